@@ -1,0 +1,1 @@
+"""Episodes on disk and the chunk labels cut from them."""
