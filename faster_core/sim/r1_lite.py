@@ -1,0 +1,256 @@
+"""The simulated R1 Lite as a robot: SI commands in, feedback and images out.
+
+Torso: the vendor commands a speed (vx, vz, pitch rate, yaw rate) of the upper body. The robot has
+three parallel pitch joints, i.e. a planar arm whose end moves in x, z and pitch; the command is
+mapped to joint rates by the inverse of that planar Jacobian. There is no yaw joint: the yaw rate
+and the fourth feedback value stay inert (zero).
+"""
+
+from __future__ import annotations
+
+import weakref
+
+import mujoco
+import numpy as np
+
+from faster_core.embodiment import Embodiment
+from faster_core.paths import embodiment_file
+from faster_core.sim import scene
+from faster_core.sim.tasks import TASKS, Task, scene_task
+
+SIDES = ('left', 'right')
+CAMERAS = {'head': 'head', 'wrist_left': 'left_wrist', 'wrist_right': 'right_wrist'}
+# Beyond this singular value the torso is stretched out and the damped inverse slows it down.
+TORSO_DAMPING = 0.02
+SUCCESS_HOLD = 1.0
+
+
+class R1LiteSim:
+    """R1 Lite, table, blocks and posts; deterministic for a seed and a command sequence.
+
+    The renderer belongs to the thread that first calls `render`.
+    """
+
+    def __init__(self, *, image_size: int = 96) -> None:
+        """Compile the model; `image_size` is the default square render size in pixels."""
+        self.embodiment = Embodiment.load(embodiment_file('r1_lite'))
+        self.image_size = image_size
+        self.model = scene.build_model()
+        self.data = mujoco.MjData(self.model)
+        self._renderers: dict[tuple[int, int], mujoco.Renderer] = {}
+        self._finalizer = weakref.finalize(self, _close_renderers, self._renderers)
+        self._timestep = self.model.opt.timestep
+        self._arm_qpos = {s: self._addresses(s, 'qposadr') for s in SIDES}
+        self._arm_dof = {s: self._addresses(s, 'dofadr') for s in SIDES}
+        self._arm_ctrl = {
+            s: [self.model.actuator(f'{s}_joint{i}').id for i in range(1, 7)] for s in SIDES
+        }
+        self._gripper_qpos = {s: self.model.joint(f'{s}_finger1').qposadr[0] for s in SIDES}
+        self._gripper_dof = {s: self.model.joint(f'{s}_finger1').dofadr[0] for s in SIDES}
+        self._gripper_ctrl = {s: self.model.actuator(f'{s}_gripper').id for s in SIDES}
+        torso = [self.model.joint(f'torso_joint{i}') for i in (1, 2, 3)]
+        self._torso_qpos = [j.qposadr[0] for j in torso]
+        self._torso_dof = [j.dofadr[0] for j in torso]
+        self._torso_range = np.array([j.range for j in torso])
+        self._torso_ctrl = [self.model.actuator(f'torso_joint{i}').id for i in (1, 2, 3)]
+        self._base_dof = [self.model.joint(f'base_{a}').dofadr[0] for a in ('x', 'y', 'yaw')]
+        self._base_qpos = [self.model.joint(f'base_{a}').qposadr[0] for a in ('x', 'y', 'yaw')]
+        self._base_ctrl = [self.model.actuator(f'base_{a}').id for a in ('x', 'y', 'yaw')]
+        self.task: Task = next(iter(TASKS.values()))
+        self.seed = 0
+        self.reset(0)
+
+    def reset(self, seed: int, task: str | None = None) -> None:
+        """Place robot and objects for a seed.
+
+        Args:
+            seed: non-negative; decides the scene, never the task.
+            task: key of `TASKS`; None picks one by the seed.
+
+        Raises:
+            KeyError: unknown task; the message lists the known ones.
+        """
+        if task is not None and task not in TASKS:
+            raise KeyError(f'unknown task {task!r}; known: {", ".join(TASKS)}')
+        layout = scene.draw_layout(seed)
+        self.seed, self.task = seed, TASKS[task] if task else scene_task(seed)
+        model, data = self.model, self.data
+        mujoco.mj_resetData(model, data)
+        data.qpos[self._base_qpos] = layout.base
+        data.qpos[self._torso_qpos] = scene.TORSO_HOME
+        for side in SIDES:
+            data.qpos[self._arm_qpos[side]] = scene.ARM_HOME[side] + layout.arm_noise[side]
+            data.qpos[self._gripper_qpos[side]] = scene.GRIPPER_OPEN / 2
+            data.qpos[model.joint(f'{side}_finger2').qposadr[0]] = scene.GRIPPER_OPEN / 2
+        for name, (x, y, yaw) in layout.blocks.items():
+            address = model.joint(name).qposadr[0]
+            z = scene.TABLE_TOP + scene.BLOCK_HALF[2]
+            data.qpos[address:address + 7] = [
+                x, y, z, np.cos(yaw / 2), 0, 0, np.sin(yaw / 2)
+            ]
+        for name, y in layout.posts.items():
+            data.mocap_pos[model.body(name).mocapid[0]][1] = y
+        self._torso_target = scene.TORSO_HOME.copy()
+        self._torso_twist = np.zeros(3)
+        self._base_twist = np.zeros(3)
+        mujoco.mj_forward(model, data)
+        for side in SIDES:
+            self.set_command(f'{side}_arm', data.qpos[self._arm_qpos[side]])
+            self.set_command(f'{side}_gripper', [scene.GRIPPER_OPEN])
+        self._held_since: float | None = None
+
+    @property
+    def time(self) -> float:
+        """Simulated seconds since the reset."""
+        return float(self.data.time)
+
+    @property
+    def instruction(self) -> str:
+        """Instruction of the current task."""
+        return self.task.instruction
+
+    def set_command(self, component: str, values: np.ndarray) -> None:
+        """Set the set-point of one action component (SI units, embodiment order).
+
+        Raises:
+            ValueError: unknown component, wrong size or a value that is not finite.
+        """
+        values = np.asarray(values, dtype=float)
+        sizes = {c.name: c.size for c in self.embodiment.action}
+        if component not in sizes:
+            raise ValueError(f'unknown component {component!r}; known: {", ".join(sizes)}')
+        if values.shape != (sizes[component],) or not np.isfinite(values).all():
+            raise ValueError(
+                f'{component}: expected {sizes[component]} finite values, found {values}'
+            )
+        if component == 'base':
+            self._base_twist = values.copy()
+        elif component == 'torso':
+            self._torso_twist = values[:3].copy()
+        else:
+            side, _, part = component.partition('_')
+            if part == 'arm':
+                self.data.ctrl[self._arm_ctrl[side]] = values
+            else:
+                self.data.ctrl[self._gripper_ctrl[side]] = np.clip(values[0], 0.0, 0.1) / 2
+
+    def step(self, duration: float) -> None:
+        """Advance by `duration` seconds (rounded to physics steps of 2 ms)."""
+        for _ in range(max(1, round(duration / self._timestep))):
+            self._apply_rates()
+            mujoco.mj_step(self.model, self.data)
+        self._update_success()
+
+    def _apply_rates(self) -> None:
+        yaw = self.data.qpos[self._base_qpos[2]]
+        c, s = np.cos(yaw), np.sin(yaw)
+        vx, vy, wz = self._base_twist
+        self.data.ctrl[self._base_ctrl] = [c * vx - s * vy, s * vx + c * vy, wz]
+        if self._torso_twist.any():
+            rates = _torso_rates(self._torso_target, self._torso_twist)
+            target = self._torso_target + rates * self._timestep
+            self._torso_target = np.clip(target, self._torso_range[:, 0], self._torso_range[:, 1])
+        self.data.ctrl[self._torso_ctrl] = self._torso_target
+
+    def state(self) -> np.ndarray:
+        """Return proprioception [S] in the embodiment's order: no object pose is in it."""
+        parts = []
+        for c in self.embodiment.state:
+            position, velocity = self.feedback(c.name)
+            parts.append(velocity if c.name == 'base' else position)
+        return np.concatenate(parts)
+
+    def feedback(self, component: str) -> tuple[np.ndarray, np.ndarray]:
+        """Return measured (position, velocity) of a component, SI units.
+
+        Arms [6] rad; grippers [1] m of stroke; torso [4] rad, the fourth always zero; base [3]
+        (x, y, yaw) in the world and its velocity in base_link.
+        """
+        q, v = self.data.qpos, self.data.qvel
+        if component == 'base':
+            c, s = np.cos(q[self._base_qpos[2]]), np.sin(q[self._base_qpos[2]])
+            vx, vy, wz = v[self._base_dof]
+            return q[self._base_qpos].copy(), np.array([c * vx + s * vy, c * vy - s * vx, wz])
+        if component == 'torso':
+            return np.append(q[self._torso_qpos], 0.0), np.append(v[self._torso_dof], 0.0)
+        side, _, part = component.partition('_')
+        if part == 'arm':
+            return q[self._arm_qpos[side]].copy(), v[self._arm_dof[side]].copy()
+        return (
+            np.array([2 * q[self._gripper_qpos[side]]]),
+            np.array([2 * v[self._gripper_dof[side]]]),
+        )
+
+    def render(self, camera: str, size: int | tuple[int, int] | None = None) -> np.ndarray:
+        """Render a camera of the embodiment (or 'observer').
+
+        Args:
+            camera: 'head', 'wrist_left', 'wrist_right' or 'observer'.
+            size: square edge or (width, height) in pixels; None is `image_size`.
+
+        Returns:
+            RGB uint8 [height, width, 3].
+        """
+        size = size or self.image_size
+        width, height = (size, size) if isinstance(size, int) else size
+        renderer = self._renderers.get((width, height))
+        if renderer is None:
+            renderer = mujoco.Renderer(self.model, height, width)
+            flags = renderer.scene.flags
+            flags[mujoco.mjtRndFlag.mjRND_SHADOW] = False
+            flags[mujoco.mjtRndFlag.mjRND_REFLECTION] = False
+            self._renderers[width, height] = renderer
+        renderer.update_scene(self.data, CAMERAS.get(camera, camera))
+        return renderer.render()
+
+    def success(self) -> bool:
+        """Whether the task's predicate holds right now."""
+        return self.task.predicate(self)
+
+    def succeeded(self) -> bool:
+        """Whether the predicate has held for `SUCCESS_HOLD` seconds without a break."""
+        return self._held_since is not None and self.time - self._held_since >= SUCCESS_HOLD
+
+    def _update_success(self) -> None:
+        if not self.success():
+            self._held_since = None
+        elif self._held_since is None:
+            self._held_since = self.time
+
+    def world_state(self) -> dict[str, tuple[np.ndarray, np.ndarray]]:
+        """Return true poses, name -> (xyz, wxyz): for evaluation only."""
+        names = [*scene.BLOCKS, *scene.POSTS, 'base_link', 'left_hand', 'right_hand']
+        return {n: (self.data.body(n).xpos.copy(), self.data.body(n).xquat.copy()) for n in names}
+
+    def close(self) -> None:
+        """Free the renderers."""
+        _close_renderers(self._renderers)
+
+    def _addresses(self, side: str, field: str) -> list[int]:
+        return [getattr(self.model.joint(f'{side}_joint{i}'), field)[0] for i in range(1, 7)]
+
+
+def _close_renderers(renderers: dict) -> None:
+    while renderers:
+        renderers.popitem()[1].close()
+
+
+def torso_pose(q: np.ndarray) -> np.ndarray:
+    """Return (x, z, pitch) of torso link 3 relative to torso joint 1 for joint angles [3]."""
+    a, b = q[0], q[0] + q[1]
+    return np.array([
+        0.35 * (np.sin(a) + np.sin(b)), 0.35 * (np.cos(a) + np.cos(b)), b - q[2]
+    ])
+
+
+def _torso_rates(q: np.ndarray, twist: np.ndarray) -> np.ndarray:
+    """Map (vx, vz, wy) of the upper body to joint rates [3] (damped inverse Jacobian)."""
+    a, b = q[0], q[0] + q[1]
+    ca, sa, cb, sb = np.cos(a), np.sin(a), np.cos(b), np.sin(b)
+    jacobian = np.array([
+        [0.35 * (ca + cb), 0.35 * cb, 0.0],
+        [-0.35 * (sa + sb), -0.35 * sb, 0.0],
+        [1.0, 1.0, -1.0],
+    ])
+    gram = jacobian @ jacobian.T + TORSO_DAMPING**2 * np.eye(3)
+    return jacobian.T @ np.linalg.solve(gram, twist)
