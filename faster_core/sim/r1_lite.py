@@ -8,7 +8,7 @@ and the fourth feedback value stay inert (zero).
 
 from __future__ import annotations
 
-import weakref
+import atexit
 
 import mujoco
 import numpy as np
@@ -23,6 +23,8 @@ CAMERAS = {'head': 'head', 'wrist_left': 'left_wrist', 'wrist_right': 'right_wri
 # Beyond this singular value the torso is stretched out and the damped inverse slows it down.
 TORSO_DAMPING = 0.02
 SUCCESS_HOLD = 1.0
+# Rate (Hz) at which set-points change between two control steps.
+COMMAND_RATE = 45.0
 
 
 class R1LiteSim:
@@ -38,7 +40,6 @@ class R1LiteSim:
         self.model = scene.build_model()
         self.data = mujoco.MjData(self.model)
         self._renderers: dict[tuple[int, int], mujoco.Renderer] = {}
-        self._finalizer = weakref.finalize(self, _close_renderers, self._renderers)
         self._timestep = self.model.opt.timestep
         self._arm_qpos = {s: self._addresses(s, 'qposadr') for s in SIDES}
         self._arm_dof = {s: self._addresses(s, 'dofadr') for s in SIDES}
@@ -152,6 +153,19 @@ class R1LiteSim:
             self._torso_target = np.clip(target, self._torso_range[:, 0], self._torso_range[:, 1])
         self.data.ctrl[self._torso_ctrl] = self._torso_target
 
+    def glide(self, current: np.ndarray, target: np.ndarray, duration: float) -> None:
+        """Step while the set-point [D] moves linearly from `current` to `target`.
+
+        This is what the dispatcher's interpolation does on the wire, at its 50 Hz or so.
+        """
+        slices = self.embodiment.action_slices
+        ticks = max(1, round(duration * COMMAND_RATE))
+        for k in range(1, ticks + 1):
+            values = current + (target - current) * (k / ticks)
+            for name, columns in slices.items():
+                self.set_command(name, values[columns])
+            self.step(duration / ticks)
+
     def state(self) -> np.ndarray:
         """Return proprioception [S] in the embodiment's order: no object pose is in it."""
         parts = []
@@ -196,6 +210,9 @@ class R1LiteSim:
         renderer = self._renderers.get((width, height))
         if renderer is None:
             renderer = mujoco.Renderer(self.model, height, width)
+            # Registered after mujoco's own exit hook, hence run before it: contexts must be
+            # freed while the GL display still exists.
+            atexit.register(_close_renderers, self._renderers)
             flags = renderer.scene.flags
             flags[mujoco.mjtRndFlag.mjRND_SHADOW] = False
             flags[mujoco.mjtRndFlag.mjRND_REFLECTION] = False

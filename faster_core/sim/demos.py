@@ -1,0 +1,186 @@
+"""Collecting demonstrations: the expert drives, noise disturbs, the expert's answer is the label.
+
+Recovery data (DART, Laskey et al. 2017): in a share of the episodes short bursts of noise are added
+to what the robot executes; the recorded action is what the expert wants in the disturbed state.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import json
+import multiprocessing
+import pathlib
+from collections.abc import Iterator
+
+import cv2
+import numpy as np
+
+from faster_core.data.episodes import Episode, save_episode
+from faster_core.errors import ConfigError
+from faster_core.sim.expert import Expert
+from faster_core.sim.r1_lite import R1LiteSim
+from faster_core.sim.tasks import TASKS
+
+# Seeds below are free for training; 9000-9999 select checkpoints, 10000 and above only measure.
+FIRST_RESERVED_SEED = 9000
+
+
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class DemoConfig:
+    """What to collect.
+
+    Attributes:
+        episodes: task -> number of episodes.
+        first_seed: seed of the first episode; each episode takes the next one.
+        noisy_share: share of episodes with noise bursts.
+        bursts: most bursts in a noisy episode.
+        burst_speed: joint speed (rad/s) of a burst, per joint uniform in ±.
+        image_size: square render size, pixels.
+        jpeg_quality: images pass through JPEG as they do on the wire.
+        max_steps: give an episode up after so many control steps.
+        settle_steps: steps recorded after success.
+    """
+
+    episodes: dict[str, int]
+    first_seed: int = 0
+    noisy_share: float = 0.6
+    bursts: int = 2
+    burst_speed: float = 0.5
+    image_size: int = 96
+    jpeg_quality: int = 90
+    max_steps: int = 180
+    settle_steps: int = 8
+
+    def __post_init__(self) -> None:
+        """Refuse unknown tasks and seeds reserved for selection and measuring (ConfigError)."""
+        if unknown := set(self.episodes) - set(TASKS):
+            raise ConfigError(f'unknown tasks {sorted(unknown)}; known: {", ".join(TASKS)}')
+        last = self.first_seed + sum(self.episodes.values())
+        if self.first_seed < 0 or last > FIRST_RESERVED_SEED:
+            raise ConfigError(
+                f'seeds {self.first_seed}..{last - 1}: only 0..{FIRST_RESERVED_SEED - 1} may be '
+                'used for demonstrations'
+            )
+
+    def jobs(self) -> list[tuple[int, str]]:
+        """Return (seed, task) of every episode, tasks interleaved so that a prefix is balanced."""
+        ranked = sorted(
+            ((k + 0.5) / count, task)
+            for task, count in self.episodes.items()
+            for k in range(count)
+        )
+        return [(self.first_seed + i, task) for i, (_, task) in enumerate(ranked)]
+
+
+def record_episode(sim: R1LiteSim, seed: int, task: str, config: DemoConfig) -> Episode | None:
+    """Let the expert solve one task and record it; None if it failed."""
+    rng = np.random.default_rng([seed, 1])
+    sim.reset(seed, task)
+    expert, embodiment = Expert(sim), sim.embodiment
+    noise = _bursts(rng, config) if rng.random() < config.noisy_share else {}
+    command = expert.initial_command()
+    frames: dict[str, list[np.ndarray]] = {c: [] for c in embodiment.cameras}
+    states, actions, after = [], [], 0
+    for t in range(config.max_steps):
+        for camera, images in frames.items():
+            images.append(through_jpeg(sim.render(camera, config.image_size), config.jpeg_quality))
+        states.append(sim.state())
+        label = expert.next_command(command)
+        actions.append(label)
+        executed = label + noise[t](sim) if t in noise else label
+        executed = _within_ranges(sim, executed)
+        sim.glide(command, executed, embodiment.step_period)
+        command = executed
+        after += sim.succeeded()
+        if after > config.settle_steps:
+            return Episode(
+                images={c: np.stack(images) for c, images in frames.items()},
+                state=np.array(states, dtype=np.float32),
+                action=np.array(actions, dtype=np.float32),
+                instruction=sim.instruction,
+                task=task,
+                seed=seed,
+                embodiment_checksum=embodiment.checksum,
+            )
+    return None
+
+
+def through_jpeg(image: np.ndarray, quality: int) -> np.ndarray:
+    """Encode and decode an RGB image [h, w, 3] as a camera driver and the policy node do."""
+    ok, data = cv2.imencode('.jpg', image[:, :, ::-1], [cv2.IMWRITE_JPEG_QUALITY, quality])
+    if not ok:
+        raise ValueError(f'could not encode an image of shape {image.shape}')
+    return np.ascontiguousarray(cv2.imdecode(data, cv2.IMREAD_COLOR)[:, :, ::-1])
+
+
+def collect(config: DemoConfig, folder: str | pathlib.Path, workers: int = 2) -> Iterator[dict]:
+    """Collect all episodes that are not in the folder yet.
+
+    Yields:
+        One mapping per finished job: seed, task, steps (0 if the expert failed; nothing is
+        written then).
+    """
+    folder = pathlib.Path(folder)
+    folder.mkdir(parents=True, exist_ok=True)
+    _same_config(config, folder)
+    jobs = [
+        (seed, task, config, folder)
+        for seed, task in config.jobs()
+        if not _episode_path(folder, seed, task).exists()
+    ]
+    with multiprocessing.get_context('spawn').Pool(workers) as pool:
+        yield from pool.imap_unordered(_run_job, jobs)
+
+
+def _same_config(config: DemoConfig, folder: pathlib.Path) -> None:
+    path, text = folder / 'config.json', json.dumps(dataclasses.asdict(config), indent=2)
+    if path.exists() and path.read_text() != text:
+        raise ConfigError(f'{path} holds another configuration: choose an empty folder')
+    path.write_text(text)
+
+
+def _episode_path(folder: pathlib.Path, seed: int, task: str) -> pathlib.Path:
+    return folder / f'{seed:06d}-{task}.npz'
+
+
+_SIM: R1LiteSim | None = None
+
+
+def _run_job(job: tuple[int, str, DemoConfig, pathlib.Path]) -> dict:
+    global _SIM
+    seed, task, config, folder = job
+    _SIM = _SIM or R1LiteSim(image_size=config.image_size)
+    episode = record_episode(_SIM, seed, task, config)
+    if episode is not None:
+        save_episode(_episode_path(folder, seed, task), episode)
+    return {'seed': seed, 'task': task, 'steps': episode.num_steps if episode else 0}
+
+
+def _bursts(rng: np.random.Generator, config: DemoConfig) -> dict:
+    noise = {}
+    for _ in range(rng.integers(1, config.bursts + 1)):
+        start, length = int(rng.integers(2, 70)), int(rng.integers(3, 8))
+        arms = {s: rng.uniform(-1, 1, 6) * config.burst_speed for s in ('left', 'right')}
+        base = rng.uniform(-1, 1, 3) * [0.03, 0.12, 0.08]
+        torso = rng.uniform(-1, 1, 4) * [0.02, 0.04, 0.05, 0.0]
+
+        def burst(sim: R1LiteSim, arms=arms, base=base, torso=torso) -> np.ndarray:
+            delta = np.zeros(sim.embodiment.action_dim)
+            slices = sim.embodiment.action_slices
+            for side, speed in arms.items():
+                delta[slices[f'{side}_arm']] = speed * sim.embodiment.step_period
+            delta[slices['base']] = base
+            delta[slices['torso']] = torso
+            return delta
+
+        noise |= {t: burst for t in range(start, start + length)}
+    return noise
+
+
+def _within_ranges(sim: R1LiteSim, command: np.ndarray) -> np.ndarray:
+    command = command.copy()
+    for side in ('left', 'right'):
+        columns = sim.embodiment.action_slices[f'{side}_arm']
+        ranges = np.array([sim.model.joint(f'{side}_joint{i}').range for i in range(1, 7)])
+        command[columns] = np.clip(command[columns], ranges[:, 0], ranges[:, 1])
+    return command
