@@ -1,0 +1,111 @@
+# Everything by name: `make setup`, `make demo`, `make test`. Every target sets up by itself.
+# Variables: PYTHON (interpreter for .venv), INSTRUCTION (make demo), EPISODES, SEED (make eval),
+# ARGS (appended to demo, test, eval and bench).
+
+SHELL := /bin/bash
+.SHELLFLAGS := -eu -o pipefail -c
+.DEFAULT_GOAL := help
+
+PYTHON ?= python3
+EPISODES ?= 50
+SEED ?= 10000
+INSTRUCTION ?=
+ARGS ?=
+export INSTRUCTION
+
+BIN := .venv/bin
+STAMPS := .venv/.stamps
+CONFIG := config/train
+RUNS := runs
+CHECKPOINT := faster_core/assets/checkpoints/r1_lite_demo
+
+# Stamps carry a hash of what they were made from: a checkout that touches files without changing
+# them rebuilds nothing, and a changed interface rebuilds the message package only.
+hash = $(shell cat $(sort $(1)) 2>/dev/null | sha256sum | cut -c1-16)
+MSGS_FILES := $(wildcard faster_vla_msgs/*.* faster_vla_msgs/cmake/* faster_vla_msgs/msg/* \
+                faster_vla_msgs/srv/* faster_vla_msgs/action/*)
+DEPS_STAMP := $(STAMPS)/deps-$(call hash,constraints.txt setup.py)
+MSGS_STAMP := $(STAMPS)/msgs-$(call hash,$(MSGS_FILES) constraints.txt)
+TORCH_STAMP := $(STAMPS)/torch-$(shell sed -n 's/^torch==//p' constraints.txt)
+READY := $(DEPS_STAMP) $(MSGS_STAMP)
+
+PIP := $(BIN)/python -m pip --disable-pip-version-check
+PIP_INSTALL := $(PIP) install -q -c constraints.txt --build-constraint constraints.txt
+# The wheels' start-up code must run anew in this environment, whatever the caller's had done.
+unexport _ROS_WHEELS_BOOTSTRAP_COMPLETE
+
+.PHONY: help setup demo test test-slow lint format train-demo eval bench clean
+
+help:
+	@echo 'make setup       system packages (as root), .venv, torch, ROS 2 wheels, message package'
+	@echo 'make demo        simulated R1 Lite carries out INSTRUCTION through ROS 2; files in out/'
+	@echo 'make test        fast tests            make test-slow   the slow ones'
+	@echo 'make lint        ruff check and format make format      let ruff repair'
+	@echo 'make train-demo  demonstrations, tokenizer and policy of the shipped checkpoint'
+	@echo 'make eval        closed loop without ROS: EPISODES per instruction from SEED'
+	@echo 'make bench       latency of the policy alone'
+
+# --- set-up ---------------------------------------------------------------------------------
+
+setup: $(READY)
+
+$(STAMPS)/venv:
+	@scripts/system_packages.sh '$(PYTHON)'
+	test -x $(BIN)/python || '$(PYTHON)' -m venv .venv
+	$(PIP) install -q "$$(grep '^pip==' constraints.txt)"
+	@mkdir -p $(STAMPS) && touch $@
+
+$(TORCH_STAMP): | $(STAMPS)/venv
+	$(PIP_INSTALL) torch
+	@rm -f $(STAMPS)/torch-* && touch $@
+
+$(DEPS_STAMP): | $(TORCH_STAMP)
+	$(PIP_INSTALL) -e '.[sim,train,ros,test]'
+	@rm -f $(STAMPS)/deps-* && touch $@
+
+$(MSGS_STAMP): | $(DEPS_STAMP)
+	@echo 'building faster_vla_msgs (about a minute) ...'
+	$(PIP_INSTALL) --force-reinstall --no-deps ./faster_vla_msgs
+	@rm -f $(STAMPS)/msgs-* && touch $@
+
+# --- use ------------------------------------------------------------------------------------
+
+demo: $(READY)
+	@$(BIN)/faster-vla demo $${INSTRUCTION:+--instruction "$$INSTRUCTION"} $(ARGS)
+
+eval: $(READY)
+	@$(BIN)/faster-vla eval r1lite_wbc --episodes $(EPISODES) --seed $(SEED) --json $(ARGS)
+
+bench: $(READY)
+	@$(BIN)/faster-vla bench --json $(ARGS)
+
+# --- checks ---------------------------------------------------------------------------------
+
+# pytest's closing line comes last.
+test: $(READY)
+	@$(BIN)/python -m pytest -m 'not slow and not bench' $(ARGS)
+
+test-slow: $(READY)
+	@$(BIN)/python -m pytest -m 'slow or bench' --timeout 1800 $(ARGS)
+
+lint: $(READY)
+	$(BIN)/ruff check .
+	$(BIN)/ruff format --check .
+
+format: $(READY)
+	$(BIN)/ruff check --fix .
+	$(BIN)/ruff format .
+
+# --- the shipped checkpoint from nothing ------------------------------------------------------
+
+# Each command resumes by itself; runs/ may be deleted to start over.
+train-demo: $(READY)
+	$(BIN)/faster-vla demos collect $(CONFIG)/r1_lite_demos.yaml --out $(RUNS)/demos
+	$(BIN)/faster-vla tokenizer train $(CONFIG)/r1_lite_tokenizer.yaml \
+	    --demos $(RUNS)/demos --out $(RUNS)/tokenizer
+	$(BIN)/faster-vla policy train $(CONFIG)/r1_lite_policy.yaml \
+	    --demos $(RUNS)/demos --tokenizer $(RUNS)/tokenizer --out $(RUNS)/policy
+	@echo 'done; to ship it: cp -r $(RUNS)/policy/checkpoint/. $(CHECKPOINT)/'
+
+clean:
+	rm -rf build install log out .pytest_cache .ruff_cache .hypothesis .coverage
