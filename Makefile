@@ -30,7 +30,7 @@ TORCH_STAMP := $(STAMPS)/torch-$(shell sed -n 's/^torch==//p' constraints.txt)
 READY := $(DEPS_STAMP) $(MSGS_STAMP)
 
 PIP := $(BIN)/python -m pip --disable-pip-version-check
-PIP_INSTALL := $(PIP) install -q -c constraints.txt --build-constraint constraints.txt
+PIP_INSTALL := $(PIP) install -qq -c constraints.txt --build-constraint constraints.txt
 # The wheels' start-up code must run anew in this environment, whatever the caller's had done.
 unexport _ROS_WHEELS_BOOTSTRAP_COMPLETE
 
@@ -52,7 +52,7 @@ setup: $(READY)
 $(STAMPS)/venv:
 	@scripts/system_packages.sh '$(PYTHON)'
 	test -x $(BIN)/python || '$(PYTHON)' -m venv .venv
-	$(PIP) install -q "$$(grep '^pip==' constraints.txt)"
+	$(PIP) install -qq "$$(grep '^pip==' constraints.txt)"
 	@mkdir -p $(STAMPS) && touch $@
 
 $(TORCH_STAMP): | $(STAMPS)/venv
@@ -83,7 +83,7 @@ bench: $(READY)
 
 # pytest's closing line comes last.
 test: $(READY)
-	@$(BIN)/python -m pytest -m 'not slow and not bench' $(ARGS)
+	@$(BIN)/python -m pytest $(ARGS)
 
 test-slow: $(READY)
 	@$(BIN)/python -m pytest -m 'slow or bench' --timeout 1800 $(ARGS)

@@ -1,0 +1,46 @@
+"""What every test shares: quiet threads, isolated DDS, and markers that skip what cannot run."""
+
+import functools
+import importlib.util
+import os
+
+import pytest
+
+# Before torch and rclpy are imported by any test module.
+os.environ.setdefault('OMP_NUM_THREADS', '1')
+os.environ.setdefault('TOKENIZERS_PARALLELISM', 'false')
+os.environ.setdefault('HF_HUB_OFFLINE', '1')
+os.environ.setdefault('ROS_AUTOMATIC_DISCOVERY_RANGE', 'LOCALHOST')
+
+
+def _importable(*names):
+    return all(importlib.util.find_spec(name) for name in names)
+
+
+@functools.cache
+def _has_accelerator():
+    import torch
+
+    return torch.cuda.is_available()
+
+
+REQUIREMENTS = {
+    'ros': (
+        lambda: _importable('rclpy', 'faster_vla_msgs'),
+        'needs rclpy and faster_vla_msgs',
+    ),
+    'launch': (
+        lambda: _importable('launch', 'launch_ros'),
+        'needs launch_ros of a ROS distribution',
+    ),
+    'gpu': (_has_accelerator, 'needs an accelerator'),
+}
+
+
+def pytest_collection_modifyitems(items):
+    """Skip marked tests whose requirement this machine lacks; the reason names it."""
+    for marker, (available, reason) in REQUIREMENTS.items():
+        marked = [item for item in items if item.get_closest_marker(marker)]
+        if marked and not available():
+            for item in marked:
+                item.add_marker(pytest.mark.skip(reason=reason))
