@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
-import dataclasses
 from collections.abc import Mapping
+import dataclasses
 from typing import Any, TypeVar
 
 from faster_core.errors import ConfigError
@@ -31,7 +31,8 @@ def from_mapping(cls: type[T], values: Any, *, source: str) -> T:
             f'known: {", ".join(fields)}'
         )
     required = {
-        name for name, f in fields.items()
+        name
+        for name, f in fields.items()
         if f.default is dataclasses.MISSING and f.default_factory is dataclasses.MISSING
     }
     if missing := required - set(values):

@@ -6,13 +6,13 @@ in the checkpoint with its sha256; policy node and dispatcher refuse to work wit
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 import dataclasses
 import enum
 import hashlib
 import math
 import pathlib
 import re
-from collections.abc import Mapping
 
 import yaml
 
@@ -196,9 +196,7 @@ def _refuse_duplicates(values: tuple[str, ...], field: str) -> None:
 
 
 def _components(value: object, field: str) -> tuple[Component, ...]:
-    components = tuple(
-        _component(v, f'{field}[{i}]') for i, v in enumerate(_list(value, field))
-    )
+    components = tuple(_component(v, f'{field}[{i}]') for i, v in enumerate(_list(value, field)))
     _refuse_duplicates(tuple(c.name for c in components), field)
     return components
 
@@ -224,8 +222,9 @@ def _component(value: object, field: str) -> Component:
         raise EmbodimentError(
             f'{field}.names: an ee_pose has {", ".join(EE_POSE_NAMES)}, found {", ".join(names)}'
         )
-    return Component(name=_identifier(value['component'], f'{field}.component'), kind=kind,
-                     names=names)
+    return Component(
+        name=_identifier(value['component'], f'{field}.component'), kind=kind, names=names
+    )
 
 
 def _groups(value: object, action: tuple[Component, ...]) -> tuple[tuple[str, ...], ...]:

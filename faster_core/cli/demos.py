@@ -25,7 +25,7 @@ def _collect(args: argparse.Namespace) -> int:
     from tqdm import tqdm
 
     from faster_core.config import from_mapping
-    from faster_core.sim.demos import DemoConfig, collect
+    from faster_core.sim.demos import collect, DemoConfig
 
     text = pathlib.Path(args.config).read_text(encoding='utf-8')
     config = from_mapping(DemoConfig, yaml.safe_load(text), source=args.config)

@@ -9,7 +9,7 @@ import os
 if 'MUJOCO_GL' not in os.environ:
     os.environ['MUJOCO_GL'] = 'egl' if ctypes.util.find_library('EGL') else 'osmesa'
 
-from faster_core.sim.r1_lite import R1LiteSim  # noqa: E402
-from faster_core.sim.tasks import TASKS, Task  # noqa: E402
+from faster_core.sim.r1_lite import R1LiteSim
+from faster_core.sim.tasks import Task, TASKS
 
 __all__ = ['TASKS', 'R1LiteSim', 'Task']

@@ -1,16 +1,17 @@
 """Collecting demonstrations: the expert drives, noise disturbs, the expert's answer is the label.
 
-Recovery data (DART, Laskey et al. 2017): in a share of the episodes short bursts of noise are added
-to what the robot executes; the recorded action is what the expert wants in the disturbed state.
+Recovery data (DART, Laskey et al. 2017): in a share of the episodes short bursts of noise are
+added to what the robot executes; the recorded action is what the expert wants in the disturbed
+state.
 """
 
 from __future__ import annotations
 
+from collections.abc import Iterator
 import dataclasses
 import json
 import multiprocessing
 import pathlib
-from collections.abc import Iterator
 
 import cv2
 import numpy as np
@@ -173,7 +174,7 @@ def _bursts(rng: np.random.Generator, config: DemoConfig) -> dict:
             delta[slices['torso']] = torso
             return delta
 
-        noise |= {t: burst for t in range(start, start + length)}
+        noise |= dict.fromkeys(range(start, start + length), burst)
     return noise
 
 

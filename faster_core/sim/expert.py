@@ -11,7 +11,7 @@ import mujoco
 import numpy as np
 
 from faster_core.sim import scene
-from faster_core.sim.r1_lite import SIDES, R1LiteSim, torso_pose
+from faster_core.sim.r1_lite import R1LiteSim, SIDES, torso_pose
 
 # Speeds stay well below the robot's parameter file (1.5 rad/s, 0.25 m/s, 0.1 m/s).
 JOINT_SPEED = 0.8
@@ -122,8 +122,16 @@ class Expert:
         )
         return rise
 
-    def _toward(self, side: str, command: np.ndarray, aim: np.ndarray, speed: float, yaw: float,
-                *, torso_moves: bool) -> np.ndarray:
+    def _toward(
+        self,
+        side: str,
+        command: np.ndarray,
+        aim: np.ndarray,
+        speed: float,
+        yaw: float,
+        *,
+        torso_moves: bool,
+    ) -> np.ndarray:
         """One bounded step of the commanded arm joints towards a hand position, hand down."""
         sim, scratch, arm = self._sim, self._scratch, self._slices[f'{side}_arm']
         if torso_moves:
@@ -140,11 +148,13 @@ class Expert:
         turn = np.eye(3)
         turn[:2, :2] = _yaw_matrix(yaw)
         rotation = turn @ HAND_DOWN @ site.xmat.reshape(3, 3).T
-        spin = 0.5 * np.array([
-            rotation[2, 1] - rotation[1, 2],
-            rotation[0, 2] - rotation[2, 0],
-            rotation[1, 0] - rotation[0, 1],
-        ])
+        spin = 0.5 * np.array(
+            [
+                rotation[2, 1] - rotation[1, 2],
+                rotation[0, 2] - rotation[2, 0],
+                rotation[1, 0] - rotation[0, 1],
+            ]
+        )
         jacobian = np.zeros((6, sim.model.nv))
         mujoco.mj_jacSite(sim.model, scratch, jacobian[:3], jacobian[3:], site.id)
         jacobian = jacobian[:, dof]
@@ -156,7 +166,7 @@ class Expert:
 
     def _torso(self, height: float) -> np.ndarray:
         """Speed [4] that brings the upper body to `height` above its home, upright."""
-        home = torso_pose(scene.TORSO_HOME) + [0.0, height, 0.0]
+        home = torso_pose(scene.TORSO_HOME) + np.array([0.0, height, 0.0])
         error = home - torso_pose(self._sim.feedback('torso')[0])
         error[np.abs(error) < 0.003] = 0.0
         twist = np.clip(2.0 * error, *_limits(TORSO_SPEED))

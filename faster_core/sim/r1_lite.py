@@ -16,7 +16,7 @@ import numpy as np
 from faster_core.embodiment import Embodiment
 from faster_core.paths import embodiment_file
 from faster_core.sim import scene
-from faster_core.sim.tasks import TASKS, Task, scene_task
+from faster_core.sim.tasks import scene_task, Task, TASKS
 
 SIDES = ('left', 'right')
 CAMERAS = {'head': 'head', 'wrist_left': 'left_wrist', 'wrist_right': 'right_wrist'}
@@ -86,9 +86,7 @@ class R1LiteSim:
         for name, (x, y, yaw) in layout.blocks.items():
             address = model.joint(name).qposadr[0]
             z = scene.TABLE_TOP + scene.BLOCK_HALF[2]
-            data.qpos[address:address + 7] = [
-                x, y, z, np.cos(yaw / 2), 0, 0, np.sin(yaw / 2)
-            ]
+            data.qpos[address : address + 7] = [x, y, z, np.cos(yaw / 2), 0, 0, np.sin(yaw / 2)]
         for name, y in layout.posts.items():
             data.mocap_pos[model.body(name).mocapid[0]][1] = y
         self._torso_target = scene.TORSO_HOME.copy()
@@ -255,19 +253,19 @@ def _close_renderers(renderers: dict) -> None:
 def torso_pose(q: np.ndarray) -> np.ndarray:
     """Return (x, z, pitch) of torso link 3 relative to torso joint 1 for joint angles [3]."""
     a, b = q[0], q[0] + q[1]
-    return np.array([
-        0.35 * (np.sin(a) + np.sin(b)), 0.35 * (np.cos(a) + np.cos(b)), b - q[2]
-    ])
+    return np.array([0.35 * (np.sin(a) + np.sin(b)), 0.35 * (np.cos(a) + np.cos(b)), b - q[2]])
 
 
 def _torso_rates(q: np.ndarray, twist: np.ndarray) -> np.ndarray:
     """Map (vx, vz, wy) of the upper body to joint rates [3] (damped inverse Jacobian)."""
     a, b = q[0], q[0] + q[1]
     ca, sa, cb, sb = np.cos(a), np.sin(a), np.cos(b), np.sin(b)
-    jacobian = np.array([
-        [0.35 * (ca + cb), 0.35 * cb, 0.0],
-        [-0.35 * (sa + sb), -0.35 * sb, 0.0],
-        [1.0, 1.0, -1.0],
-    ])
+    jacobian = np.array(
+        [
+            [0.35 * (ca + cb), 0.35 * cb, 0.0],
+            [-0.35 * (sa + sb), -0.35 * sb, 0.0],
+            [1.0, 1.0, -1.0],
+        ]
+    )
     gram = jacobian @ jacobian.T + TORSO_DAMPING**2 * np.eye(3)
     return jacobian.T @ np.linalg.solve(gram, twist)

@@ -89,23 +89,45 @@ def build_model() -> mujoco.MjModel:
     world = spec.worldbody
     world.add_light(pos=[0, 0, 3], dir=[0, 0, -1], castshadow=False, specular=[0, 0, 0])
     box, cylinder = mujoco.mjtGeom.mjGEOM_BOX, mujoco.mjtGeom.mjGEOM_CYLINDER
-    world.add_geom(name='floor', type=mujoco.mjtGeom.mjGEOM_PLANE, size=[5, 5, 0.1],
-                   rgba=[0.55, 0.55, 0.52, 1])
-    world.add_geom(name='table', type=box, size=[0.33, 0.75, 0.02],
-                   pos=[0.69, 0, TABLE_TOP - 0.02], rgba=[0.72, 0.60, 0.45, 1])
+    world.add_geom(
+        name='floor',
+        type=mujoco.mjtGeom.mjGEOM_PLANE,
+        size=[5, 5, 0.1],
+        rgba=[0.55, 0.55, 0.52, 1],
+    )
+    world.add_geom(
+        name='table',
+        type=box,
+        size=[0.33, 0.75, 0.02],
+        pos=[0.69, 0, TABLE_TOP - 0.02],
+        rgba=[0.72, 0.60, 0.45, 1],
+    )
     for x in (0.42, 0.96):
         for y in (-0.7, 0.7):
-            world.add_geom(type=box, size=[0.025, 0.025, (TABLE_TOP - 0.04) / 2],
-                           pos=[x, y, (TABLE_TOP - 0.04) / 2], rgba=[0.5, 0.4, 0.3, 1])
-    world.add_camera(name='observer', pos=[-0.7, -1.5, 1.75], fovy=55,
-                     xyaxes=[0.83, -0.56, 0, 0.27, 0.40, 0.87])
+            world.add_geom(
+                type=box,
+                size=[0.025, 0.025, (TABLE_TOP - 0.04) / 2],
+                pos=[x, y, (TABLE_TOP - 0.04) / 2],
+                rgba=[0.5, 0.4, 0.3, 1],
+            )
+    world.add_camera(
+        name='observer', pos=[-0.7, -1.5, 1.75], fovy=55, xyaxes=[0.83, -0.56, 0, 0.27, 0.40, 0.87]
+    )
     for name, rgba in BLOCKS.items():
         body = world.add_body(name=name, pos=[0.5, 0, TABLE_TOP + BLOCK_HALF[2]])
         body.add_freejoint(name=name)
-        body.add_geom(name=name, type=box, size=BLOCK_HALF, mass=0.08, rgba=rgba, condim=4,
-                      friction=[1.2, 0.05, 0.001])
+        body.add_geom(
+            name=name,
+            type=box,
+            size=BLOCK_HALF,
+            mass=0.08,
+            rgba=rgba,
+            condim=4,
+            friction=[1.2, 0.05, 0.001],
+        )
     for name, rgba in POSTS.items():
         body = world.add_body(name=name, pos=[POST_X, 0, TABLE_TOP + 0.12], mocap=True)
-        body.add_geom(name=name, type=cylinder, size=[0.035, 0.12, 0], rgba=rgba, contype=0,
-                      conaffinity=0)
+        body.add_geom(
+            name=name, type=cylinder, size=[0.035, 0.12, 0], rgba=rgba, contype=0, conaffinity=0
+        )
     return spec.compile()

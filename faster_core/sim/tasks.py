@@ -6,8 +6,8 @@ which motion is said by the instruction alone; where it is can only be seen.
 
 from __future__ import annotations
 
-import dataclasses
 from collections.abc import Callable
+import dataclasses
 from typing import TYPE_CHECKING
 
 import numpy as np
@@ -96,8 +96,13 @@ def _beside(post: str) -> Callable[[R1LiteSim], bool]:
 
 def _task(name: str, instruction: str, motion: str, target: str) -> Task:
     makers = {'pick': _picked, 'raise': _raised, 'drive': _beside}
-    return Task(name=name, instruction=instruction, motion=motion, target=target,
-                predicate=makers[motion](target))
+    return Task(
+        name=name,
+        instruction=instruction,
+        motion=motion,
+        target=target,
+        predicate=makers[motion](target),
+    )
 
 
 TASKS: dict[str, Task] = {
@@ -105,10 +110,18 @@ TASKS: dict[str, Task] = {
     for t in (
         _task('pick_red', 'pick up the red block', 'pick', 'red_block'),
         _task('pick_blue', 'pick up the blue block', 'pick', 'blue_block'),
-        _task('pick_green_left', 'pick up the green block with the left hand', 'pick',
-              'left_green_block'),
-        _task('pick_green_right', 'pick up the green block with the right hand', 'pick',
-              'right_green_block'),
+        _task(
+            'pick_green_left',
+            'pick up the green block with the left hand',
+            'pick',
+            'left_green_block',
+        ),
+        _task(
+            'pick_green_right',
+            'pick up the green block with the right hand',
+            'pick',
+            'right_green_block',
+        ),
         _task('raise_red', 'raise the red block high', 'raise', 'red_block'),
         _task('drive_yellow', 'drive to the yellow post', 'drive', 'yellow_post'),
         _task('drive_purple', 'drive to the purple post', 'drive', 'purple_post'),

@@ -1,0 +1,1 @@
+"""Closed-loop evaluation without ROS: the policy, dispatcher and simulator of the graph."""
