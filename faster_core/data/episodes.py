@@ -107,6 +107,25 @@ def load_episodes(folder: str | pathlib.Path, limit: int | None = None) -> list[
     return episodes
 
 
+def load_actions(folder: str | pathlib.Path) -> list[np.ndarray]:
+    """Read only the set-points [T, D] of all episodes of a folder, sorted by name.
+
+    Raises:
+        EpisodeError: the folder holds none, or one cannot be read.
+    """
+    paths = sorted(pathlib.Path(folder).glob('*.npz'))
+    if not paths:
+        raise EpisodeError(f'no episodes (*.npz) in {folder}')
+    actions = []
+    for path in paths:
+        try:
+            with np.load(path, allow_pickle=False) as file:
+                actions.append(file['action'])
+        except (OSError, ValueError, KeyError, zipfile.BadZipFile) as e:
+            raise EpisodeError(f'episode {path}: {e}') from e
+    return actions
+
+
 def chunk_labels(action: np.ndarray, embodiment: Embodiment) -> np.ndarray:
     """Cut the chunk that starts at every step.
 

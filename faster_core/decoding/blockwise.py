@@ -1,0 +1,77 @@
+"""Block-wise autoregression: all tokens of a block in one pass, blocks one after the other.
+
+The inputs that predict block j are the tokens of block j - 1 (FASTer, arXiv 2512.04952, section
+"Block-wise autoregressive decoding"); `<BoBlk>`, repeated, asks for the first block. Inside a
+block attention is bidirectional, between blocks causal.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+import time
+from typing import Protocol
+
+import torch
+
+from faster_core.decoding.sampling import sample, SamplingConfig
+
+
+class BlockModel(Protocol):
+    """What the decoder needs of a model; token ids are the model's own."""
+
+    num_tokens: int
+    block_size: int
+    begin_token: int
+
+    def block_logits(self, inputs: torch.Tensor, block: int, prefix: object) -> torch.Tensor:
+        """Append one block of input tokens [B, block_size] to the cache; return its logits."""
+
+    def sequence_logits(self, inputs: torch.Tensor, prefix: object) -> list[torch.Tensor]:
+        """Return the logits [B, block_size, V_j] of every block of `inputs`, without a cache."""
+
+    def token_offset(self, block: int) -> int:
+        """Return the id of the first token that block may hold: id = offset + index in V_j."""
+
+
+def decode(
+    model: BlockModel,
+    prefix: object,
+    *,
+    sampling: SamplingConfig,
+    num_blocks: int | None = None,
+    batch: int = 1,
+    device: torch.device | str = 'cpu',
+    generator: torch.Generator | None = None,
+    on_block: Callable[[float], None] | None = None,
+) -> torch.Tensor:
+    """Decode the first `num_blocks` blocks (all by default) with the static cache.
+
+    Args:
+        model: gives logits.
+        prefix: what the model made of the observation; passed through.
+        sampling: greedy or top-k.
+        num_blocks: stop early, coarse levels first.
+        batch: B.
+        device: where tokens live.
+        generator: source of randomness.
+        on_block: called with the milliseconds of every block.
+
+    Returns:
+        token ids, int64 [B, num_blocks * block_size].
+    """
+    total = model.num_tokens // model.block_size
+    num_blocks = total if num_blocks is None else num_blocks
+    if not 1 <= num_blocks <= total:
+        raise ValueError(f'num_blocks: expected 1..{total}, found {num_blocks}')
+    inputs = torch.full((batch, model.block_size), model.begin_token, device=device)
+    blocks = []
+    for j in range(num_blocks):
+        start = time.perf_counter_ns()
+        logits = model.block_logits(inputs, j, prefix)
+        inputs = sample(logits, sampling, generator) + model.token_offset(j)
+        blocks.append(inputs)
+        if on_block is not None:
+            if inputs.device.type == 'cuda':
+                torch.cuda.synchronize(inputs.device)
+            on_block((time.perf_counter_ns() - start) / 1e6)
+    return torch.cat(blocks, dim=1)

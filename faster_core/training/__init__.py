@@ -1,0 +1,1 @@
+"""What both trainings share: run folder, resume without pickle, schedules, averaged weights."""
