@@ -43,7 +43,7 @@ class TextEncoder:
             [pre_tokenizers.WhitespaceSplit(), pre_tokenizers.Punctuation('removed')]
         )
         special = [PAD, UNKNOWN, BEGIN, *map(_bin, range(NUM_STATE_BINS))]
-        tokenizer.train_from_iterable(
+        tokenizer.train_from_iterator(
             sorted(set(texts)), trainers.WordLevelTrainer(special_tokens=special)
         )
         tokenizer.post_processor = processors.TemplateProcessing(
@@ -70,6 +70,11 @@ class TextEncoder:
     def vocab_size(self) -> int:
         """Number of ids."""
         return self._tokenizer.get_vocab_size()
+
+    def known_words(self) -> str:
+        """Return a few words of the vocabulary, for examples."""
+        words = sorted(w for w in self._tokenizer.get_vocab() if not w.startswith('<'))
+        return ' '.join(words[:3])
 
     def check(self, instruction: str) -> None:
         """Refuse what the policy cannot understand.

@@ -1,0 +1,118 @@
+"""Training samples: demonstrations cut into observations and action tokens, on disk once.
+
+Images of all episodes go into one memory-mapped array, so that every training process shares the
+same pages; the rest is small.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import json
+import pathlib
+
+import numpy as np
+
+from faster_core.data.episodes import chunk_labels, load_episode
+from faster_core.embodiment import Embodiment
+from faster_core.errors import ConfigError
+from faster_core.policy.images import to_square
+from faster_core.tokenizer.faster_vq import FasterVQ
+
+_BATCH = 256
+
+
+@dataclasses.dataclass(kw_only=True)
+class Samples:
+    """M observations with their labels.
+
+    Attributes:
+        images: uint8 [M, cameras, size, size, 3].
+        state: float32 [M, S], SI units.
+        tokens: int64 [M, N], action token ids.
+        chunk: float32 [M, H, D], normalised.
+        text: int64 [M], index into `texts`.
+        texts: instructions.
+        episode: int64 [M].
+    """
+
+    images: np.ndarray
+    state: np.ndarray
+    tokens: np.ndarray
+    chunk: np.ndarray
+    text: np.ndarray
+    texts: list[str]
+    episode: np.ndarray
+
+    def __len__(self) -> int:
+        """M."""
+        return len(self.state)
+
+
+def build_cache(
+    demos: str | pathlib.Path,
+    folder: str | pathlib.Path,
+    embodiment: Embodiment,
+    tokenizer: FasterVQ,
+    image_size: int,
+) -> None:
+    """Write the arrays of `Samples` below `folder`, unless a complete cache is there.
+
+    Raises:
+        EpisodeError: an episode cannot be read.
+        ConfigError: the episodes are of another embodiment or there are none.
+    """
+    folder = pathlib.Path(folder)
+    if (folder / 'texts.json').exists():
+        return
+    paths = sorted(pathlib.Path(demos).glob('*.npz'))
+    if not paths:
+        raise ConfigError(f'no episodes (*.npz) in {demos}')
+    folder.mkdir(parents=True, exist_ok=True)
+    lengths = [_length(p) for p in paths]
+    shape = (sum(lengths), len(embodiment.cameras), image_size, image_size, 3)
+    images = np.lib.format.open_memmap(folder / 'images.npy', 'w+', np.uint8, shape)
+    states, chunks, text, texts, row = [], [], [], [], 0
+    for path, length in zip(paths, lengths, strict=True):
+        episode = load_episode(path)
+        if episode.embodiment_checksum != embodiment.checksum:
+            raise ConfigError(
+                f'{path}: recorded with another version of embodiment {embodiment.name}'
+            )
+        for k, camera in enumerate(embodiment.cameras):
+            resized = [to_square(image, image_size) for image in episode.images[camera]]
+            images[row : row + length, k] = resized
+        states.append(episode.state)
+        chunks.append(chunk_labels(episode.action, embodiment))
+        if episode.instruction not in texts:
+            texts.append(episode.instruction)
+        text += [texts.index(episode.instruction)] * length
+        row += length
+    images.flush()
+    chunk = np.concatenate(chunks)
+    codes = np.concatenate(
+        [tokenizer.encode(chunk[i : i + _BATCH]) for i in range(0, len(chunk), _BATCH)]
+    )
+    offsets = np.arange(tokenizer.config.num_levels) * tokenizer.config.codebook_size
+    tokens = tokenizer.tokens(codes + offsets[:, None, None])
+    np.save(folder / 'state.npy', np.concatenate(states).astype(np.float32))
+    np.save(folder / 'chunk.npy', tokenizer.normalizer.normalize(chunk))
+    np.save(folder / 'tokens.npy', tokens.astype(np.int64))
+    np.save(folder / 'text.npy', np.array(text))
+    np.save(folder / 'episode.npy', np.repeat(np.arange(len(paths)), lengths))
+    (folder / 'texts.json').write_text(json.dumps(texts))
+
+
+def open_cache(folder: str | pathlib.Path) -> Samples:
+    """Open what `build_cache` wrote; images stay on disk until they are read."""
+    folder = pathlib.Path(folder)
+    names = ('state', 'chunk', 'tokens', 'text', 'episode')
+    return Samples(
+        images=np.load(folder / 'images.npy', mmap_mode='r'),
+        texts=json.loads((folder / 'texts.json').read_text()),
+        **{name: np.load(folder / f'{name}.npy') for name in names},
+    )
+
+
+def _length(path: pathlib.Path) -> int:
+    with np.load(path, allow_pickle=False) as file:
+        return len(file['state'])
