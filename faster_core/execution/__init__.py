@@ -1,0 +1,1 @@
+"""What stands before the motors: plan on absolute time, checks, limits, state machine. No torch."""
