@@ -237,6 +237,15 @@ class R1LiteSim:
         names = [*scene.BLOCKS, *scene.POSTS, 'base_link', 'left_hand', 'right_hand']
         return {n: (self.data.body(n).xpos.copy(), self.data.body(n).xquat.copy()) for n in names}
 
+    def pose(self) -> tuple[np.ndarray, np.ndarray]:
+        """Return a copy of everything a picture depends on (`show`)."""
+        return self.data.qpos.copy(), self.data.mocap_pos.copy()
+
+    def show(self, pose: tuple[np.ndarray, np.ndarray]) -> None:
+        """Take the `pose` of another simulator, to render it while that one moves on."""
+        self.data.qpos[:], self.data.mocap_pos[:] = pose
+        mujoco.mj_forward(self.model, self.data)
+
     def close(self) -> None:
         """Free the renderers."""
         _close_renderers(self._renderers)

@@ -1,0 +1,91 @@
+"""`faster-vla`: one command line for everything.
+
+A command's module is imported when the command is used, so commands of the core work without ROS
+and a command that needs ROS says so instead of failing with a traceback.
+"""
+
+from __future__ import annotations
+
+import argparse
+from collections.abc import Sequence
+import importlib
+import sys
+
+from faster_core.errors import FasterVlaError
+
+# command -> (module with `add_parser(subparsers)`, help)
+COMMANDS = {
+    'up': ('faster_vla_ros.up', 'start a robot graph; Ctrl-C ends it with the safe commands'),
+    'say': ('faster_vla_ros.commands', 'send an instruction to the running policy'),
+    'enable': ('faster_vla_ros.commands', 'allow motion'),
+    'disable': ('faster_vla_ros.commands', 'forbid motion'),
+    'stop': ('faster_vla_ros.commands', 'stop the robot; latched until reset'),
+    'reset': ('faster_vla_ros.commands', 'clear a stop; does not enable'),
+    'demo': ('faster_vla_ros.demo', 'one instruction in simulation, with video'),
+    'eval': ('faster_vla_ros.evaluate', 'success and latency over many episodes'),
+    'bench': ('faster_core.cli.bench', 'latency of the policy alone'),
+    'demos': ('faster_core.cli.demos', 'collect demonstrations in simulation'),
+    'tokenizer': ('faster_core.cli.tokenizer', 'train or evaluate the action tokenizer'),
+    'policy': ('faster_core.cli.policy', 'train the policy'),
+}
+ROS_PACKAGES = ('rclpy', 'rosgraph_msgs', 'builtin_interfaces', 'std_srvs')
+EXTRAS = {
+    'mujoco': 'sim',
+    'mink': 'sim',
+    'imageio': 'sim',
+    'imageio_ffmpeg': 'sim',
+    'tqdm': 'train',
+    'matplotlib': 'train',
+}
+USAGE_ERROR = 2
+INTERRUPTED = 130
+
+
+def main(argv: Sequence[str] | None = None) -> int:
+    """Run one command and return its exit status."""
+    argv = list(sys.argv[1:] if argv is None else argv)
+    command = argv[0] if argv and argv[0] in COMMANDS else None
+    parser = argparse.ArgumentParser(prog='faster-vla', description=_overview(), **_RAW)
+    subparsers = parser.add_subparsers(dest='command', metavar='COMMAND', required=True)
+    try:
+        if command is None:
+            for name, (_, text) in COMMANDS.items():
+                subparsers.add_parser(name, help=text)
+        else:
+            importlib.import_module(COMMANDS[command][0]).add_parser(subparsers)
+        args = parser.parse_args(argv)
+        return args.run(args)
+    except ModuleNotFoundError as e:
+        print(f'faster-vla {command}: {_how_to_get(e)}', file=sys.stderr)
+        return USAGE_ERROR
+    except FasterVlaError as e:
+        print(f'faster-vla {command}: {e}', file=sys.stderr)
+        return USAGE_ERROR
+    except KeyboardInterrupt:
+        return INTERRUPTED
+
+
+_RAW = {'formatter_class': argparse.RawDescriptionHelpFormatter}
+
+
+def _overview() -> str:
+    return 'FASTer policies on robots. Help on one command: faster-vla COMMAND --help'
+
+
+def _how_to_get(error: ModuleNotFoundError) -> str:
+    """Say how a missing package is installed."""
+    root = (error.name or '').split('.')[0]
+    if root in ROS_PACKAGES or root.endswith('_msgs'):
+        return (
+            f'this command needs ROS 2 ({root} is missing). Source a ROS distribution, or: '
+            "pip install '.[ros]' ./faster_vla_msgs"
+        )
+    if root in EXTRAS:
+        return f"{root} is missing: pip install '.[{EXTRAS[root]}]'"
+    if root in ('faster_core', 'faster_vla_ros'):
+        return f'this installation has no module {error.name}'
+    return f'the Python package {root} is missing: pip install {root}'
+
+
+if __name__ == '__main__':
+    sys.exit(main())
