@@ -1,1 +1,1 @@
-"""What stands before the motors: plan on absolute time, checks, limits, state machine. No torch."""
+"""What stands before the motors: plan, checks, limits, state machine. Never imports torch."""

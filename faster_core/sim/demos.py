@@ -18,7 +18,7 @@ import numpy as np
 
 from faster_core.data.episodes import Episode, save_episode
 from faster_core.errors import ConfigError
-from faster_core.sim.expert import Expert
+from faster_core.sim.expert import BASE_SPEED, Expert
 from faster_core.sim.r1_lite import R1LiteSim
 from faster_core.sim.tasks import TASKS
 
@@ -179,9 +179,12 @@ def _bursts(rng: np.random.Generator, config: DemoConfig) -> dict:
 
 
 def _within_ranges(sim: R1LiteSim, command: np.ndarray) -> np.ndarray:
+    """Keep a disturbed set-point inside joint ranges and the base's speed limit."""
     command = command.copy()
     for side in ('left', 'right'):
         columns = sim.embodiment.action_slices[f'{side}_arm']
         ranges = np.array([sim.model.joint(f'{side}_joint{i}').range for i in range(1, 7)])
         command[columns] = np.clip(command[columns], ranges[:, 0], ranges[:, 1])
+    base = sim.embodiment.action_slices['base']
+    command[base] = np.clip(command[base], -BASE_SPEED, BASE_SPEED)
     return command
