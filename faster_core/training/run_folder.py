@@ -30,9 +30,10 @@ class RunFolder:
         self.path = pathlib.Path(path)
         self.path.mkdir(parents=True, exist_ok=True)
         file, text = self.path / 'config.json', json.dumps(config, indent=2, sort_keys=True)
-        if file.exists() and file.read_text(encoding='utf-8') != text:
+        if not file.exists():
+            file.write_text(text, encoding='utf-8')
+        elif file.read_text(encoding='utf-8') != text:
             raise ConfigError(f'{file} is of another configuration: choose an empty folder')
-        file.write_text(text, encoding='utf-8')
         self._metrics = self.path / 'metrics.jsonl'
 
     def log(self, step: int, **metrics: float) -> None:
