@@ -44,7 +44,7 @@ class Graph:
     """What runs together.
 
     Attributes:
-        nodes: in starting order, which is also the reverse of nothing: see `stop_order`.
+        nodes: in starting order.
         stop_order: names, first to be ended first. The policy ends before the dispatcher, so that
             no chunk follows the safe commands; the robot ends last, so that it hears them.
         environment: variables every process gets unless they are set already.
@@ -155,7 +155,7 @@ def r1lite_wbc(*, nodes: Sequence[str] | None = None, **arguments: Any) -> Graph
             executable='action_dispatcher',
             parameter_files=(parameter_file,),
             parameters={
-                'embodiment_file': str(embodiment.resolve()),
+                'embodiment': str(embodiment.resolve()),
                 'require_enable': not _auto_enable(values),
                 'dry_run': values['dry_run'],
                 **sim_time,

@@ -1,0 +1,236 @@
+"""A client of a running graph: asks, sends instructions and observes what goes over the wire.
+
+Used by the commands, the demo and the evaluation. Everything it knows it learned from topics and
+services; nothing in it is faster or nearer than what a person with `ros2 topic echo` has.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+import contextlib
+import os
+import time
+from typing import Any
+
+from rclpy.context import Context
+from rclpy.executors import SingleThreadedExecutor
+from rclpy.node import Node
+from rclpy.qos import DurabilityPolicy, QoSProfile
+from std_msgs.msg import Bool, String
+from std_srvs.srv import SetBool, Trigger
+
+from faster_core.errors import FasterVlaError
+from faster_vla_msgs.msg import DispatcherState, PolicyStatus
+from faster_vla_msgs.srv import ResetEpisode
+from faster_vla_ros.graph import fastdds_profile, Graph
+
+INSTRUCTION_TOPIC = 'instruction'
+LATCHED = QoSProfile(depth=1, durability=DurabilityPolicy.TRANSIENT_LOCAL)
+SERVICE_TIMEOUT = 10.0
+# Domains 1..101 are safe on Linux; ours stay away from the low numbers people use.
+OWN_DOMAINS = range(30, 100)
+
+
+class SessionError(FasterVlaError, RuntimeError):
+    """The running graph did not answer, or refused."""
+
+
+def own_domain() -> int:
+    """Return the domain the user set, else one that another graph of ours hardly uses."""
+    given = os.environ.get('ROS_DOMAIN_ID')
+    return int(given) if given else OWN_DOMAINS[os.getpid() % len(OWN_DOMAINS)]
+
+
+def isolated_environment(domain: int) -> dict[str, str]:
+    """Return variables that keep a graph on this machine and in its domain."""
+    return {'ROS_DOMAIN_ID': str(domain), 'ROS_AUTOMATIC_DISCOVERY_RANGE': 'LOCALHOST'}
+
+
+class Session:
+    """One node that spins only inside its own methods; use it as a context manager."""
+
+    def __init__(
+        self, *, domain: int | None = None, name: str = 'faster_vla', localhost: bool = False
+    ) -> None:
+        """Join a domain.
+
+        Args:
+            domain: ROS domain; None: `ROS_DOMAIN_ID`.
+            name: of the node; the process id is appended.
+            localhost: look for nobody beyond this machine.
+        """
+        os.environ['FASTDDS_DEFAULT_PROFILES_FILE'] = os.environ.get(
+            'FASTDDS_DEFAULT_PROFILES_FILE'
+        ) or str(fastdds_profile())
+        if localhost:
+            os.environ['ROS_AUTOMATIC_DISCOVERY_RANGE'] = 'LOCALHOST'
+        # A context of its own: no signal handlers, and the caller may have another one.
+        self.context = Context()
+        self.context.init(domain_id=domain)
+        self.node = Node(
+            f'{name}_{os.getpid()}',
+            context=self.context,
+            use_global_arguments=False,
+            enable_rosout=False,
+        )
+        self._executor = SingleThreadedExecutor(context=self.context)
+        self._executor.add_node(self.node)
+        self._instructions = self.node.create_publisher(String, INSTRUCTION_TOPIC, 1)
+
+    def __enter__(self) -> Session:
+        """Return itself."""
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        """Leave the domain."""
+        self.close()
+
+    def close(self) -> None:
+        """Leave the domain."""
+        self._executor.shutdown()
+        self.node.destroy_node()
+        with contextlib.suppress(RuntimeError):  # shut down already
+            self.context.shutdown()
+
+    def spin_until(
+        self,
+        condition: Callable[[], bool],
+        timeout: float,
+        check: Callable[[], None] | None = None,
+    ) -> bool:
+        """Handle messages until `condition` holds; False after `timeout` seconds.
+
+        Args:
+            condition: asked after every message.
+            timeout: seconds.
+            check: called about ten times a second; what it raises ends the wait.
+        """
+        deadline, next_check = time.monotonic() + timeout, 0.0
+        while not condition():
+            now = time.monotonic()
+            if now > deadline:
+                return False
+            if check is not None and now >= next_check:
+                check()
+                next_check = now + 0.1
+            self._executor.spin_once(timeout_sec=0.05)
+        return True
+
+    def spin(self, duration: float) -> None:
+        """Handle messages for so many seconds."""
+        self.spin_until(lambda: False, duration)
+
+    def now_ns(self) -> int:
+        """Return the node's clock in nanoseconds."""
+        return self.node.get_clock().now().nanoseconds
+
+    def wait_until_ready(
+        self, graph: Graph, timeout: float, check: Callable[[], None] | None = None
+    ) -> None:
+        """Wait until every node of the graph says on its latched topic that it works.
+
+        Raises:
+            SessionError: a node reports a fault, or says nothing within `timeout` seconds.
+        """
+        heard: dict[str, Any] = {}
+        subscriptions = []
+        for spec in graph.nodes:
+            kind, _ = _READY[spec.executable]
+            take = _taker(heard, spec.name)
+            subscriptions.append(
+                self.node.create_subscription(kind, spec.ready_topic, take, LATCHED)
+            )
+
+        def ready(spec) -> bool:
+            return spec.name in heard and _READY[spec.executable][1](heard[spec.name])
+
+        done = self.spin_until(lambda: all(map(ready, graph.nodes)), timeout, check)
+        for subscription in subscriptions:
+            self.node.destroy_subscription(subscription)
+        if not done:
+            missing = [
+                f'{s.name} ({_last_word(heard.get(s.name))})' for s in graph.nodes if not ready(s)
+            ]
+            raise SessionError(f'not ready after {timeout:.0f} s: {", ".join(missing)}')
+
+    def call(self, kind: Any, name: str, request: Any, timeout: float = SERVICE_TIMEOUT) -> Any:
+        """Call a service.
+
+        Raises:
+            SessionError: nobody offers it, or no answer came within `timeout` seconds.
+        """
+        client = self.node.create_client(kind, name)
+        try:
+            if not self.spin_until(client.service_is_ready, timeout):
+                raise SessionError(f'nobody offers the service {name}')
+            future = client.call_async(request)
+            if not self.spin_until(future.done, timeout):
+                raise SessionError(f'no answer from the service {name} within {timeout:.0f} s')
+            return future.result()
+        finally:
+            self.node.destroy_client(client)
+
+    def trigger(self, name: str) -> str:
+        """Call a Trigger service; returns its message, SessionError if it refuses."""
+        return _accepted(name, self.call(Trigger, name, Trigger.Request()))
+
+    def enable(self, on: bool) -> str:
+        """Allow or forbid motion; returns the dispatcher's message."""
+        name = '/action_dispatcher/enable'
+        return _accepted(name, self.call(SetBool, name, SetBool.Request(data=on)))
+
+    def reset_episode(self, seed: int, task: str) -> str:
+        """Put the simulated robot into an episode's initial state; returns the instruction."""
+        name = '/mujoco_robot/reset_episode'
+        answer = self.call(ResetEpisode, name, ResetEpisode.Request(seed=seed, task=task))
+        _accepted(name, answer)
+        return answer.instruction
+
+    def say(self, text: str, timeout: float = SERVICE_TIMEOUT) -> int:
+        """Publish an instruction once somebody listens; returns the time (ns) it was sent.
+
+        Raises:
+            SessionError: nobody listens.
+        """
+        if not self.spin_until(lambda: self._instructions.get_subscription_count() > 0, timeout):
+            raise SessionError(
+                f'nobody listens to the topic {self._instructions.topic_name}: is the policy up?'
+            )
+        at = self.now_ns()
+        self._instructions.publish(String(data=text))
+        # Sending is asynchronous: do not leave before it is on its way.
+        self._instructions.wait_for_all_acked()
+        return at
+
+
+def _policy_ready(status: PolicyStatus) -> bool:
+    if status.state == PolicyStatus.STATE_FAULT:
+        raise SessionError(f'the policy reports a fault: {status.message}')
+    return status.state in (PolicyStatus.STATE_IDLE, PolicyStatus.STATE_RUNNING)
+
+
+# executable -> type of its ready topic, and whether a message on it says that the node works
+_READY: dict[str, tuple[type, Callable[[Any], bool]]] = {
+    'mujoco_robot': (Bool, lambda _: True),
+    'action_dispatcher': (DispatcherState, lambda _: True),
+    'policy_node': (PolicyStatus, _policy_ready),
+}
+
+
+def _taker(heard: dict[str, Any], name: str) -> Callable[[Any], None]:
+    def take(msg: Any) -> None:
+        heard[name] = msg
+
+    return take
+
+
+def _last_word(msg: Any) -> str:
+    if msg is None:
+        return 'silent'
+    return getattr(msg, 'message', '') or 'not yet'
+
+
+def _accepted(name: str, answer: Any) -> str:
+    if not answer.success:
+        raise SessionError(f'{name} refused: {answer.message}')
+    return answer.message
