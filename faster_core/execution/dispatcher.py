@@ -1,354 +1,312 @@
-"""The state machine between chunks and motors. Pure: every method takes the time `now`.
+"""The dispatcher: chunks in, commands per tick out, always with a known safe command.
 
-One place decides whether the robot moves: enabled or not, stopped or not, plan or no plan. The
-policy only ever sends chunks.
+Pure: no clock, no thread, no ROS. Every method takes `now`, seconds of the robot's clock. States:
+
+- silent: never enabled, or stopped and disabled long enough ago; sends nothing.
+- armed: enabled, waits for the first chunk; sends nothing.
+- following (FOLLOW, LIMIT): the plan covers now.
+- holding (HOLD): the plan is used up, was dropped, or the clock stands still; positions hold,
+  velocities go to zero within their acceleration limits.
+- stopped (STOP): as holding, latched until `reset`, silent after `stop_pub_timeout`.
 """
 
 from __future__ import annotations
 
-import collections
-import dataclasses
-import enum
-
 import numpy as np
 
 from faster_core.chunk import ActionChunk
-from faster_core.embodiment import Embodiment, Kind
+from faster_core.embodiment import Embodiment
 from faster_core.execution import checks
 from faster_core.execution.config import DispatcherConfig
-from faster_core.execution.limiter import limit
-from faster_core.execution.plan import Plan, splice
+from faster_core.execution.errors import ChunkError, CONTENT_REASONS
+from faster_core.execution.feedback import Feedback
+from faster_core.execution.motion import Motion
+from faster_core.execution.plan import Plan, splice, step_columns
+from faster_core.execution.state import Action, Answer, ChunkReport, DispatcherSnapshot, Tick
 
-# A tick later than this many periods moves the set-point no further than one this long would.
-MAX_TICKS_AT_ONCE = 5
+__all__ = ['Dispatcher', 'DispatcherConfig']
 
-
-class Action(enum.IntEnum):
-    """What the dispatcher is doing; the values equal `DispatcherState.ACTION_*`."""
-
-    NONE = 0
-    FOLLOW = 1
-    LIMIT = 2
-    HOLD = 3
-    STOP = 4
-
-
-@dataclasses.dataclass(frozen=True, kw_only=True)
-class Answer:
-    """Answer of a service; the message names the state found."""
-
-    success: bool
-    message: str
-
-
-@dataclasses.dataclass(frozen=True, kw_only=True)
-class ChunkReport:
-    """What became of one chunk.
-
-    Attributes:
-        reason: key of the rejection, empty when accepted.
-        detail: the same with values.
-        rows_dropped: rows that were due on arrival.
-        rows_executed_of_previous: rows of the last accepted chunk that fell due before this one.
-    """
-
-    accepted: bool
-    reason: str = ''
-    detail: str = ''
-    num_rows: int = 0
-    rows_dropped: int = 0
-    rows_executed_of_previous: int = 0
-
-
-@dataclasses.dataclass(frozen=True, kw_only=True)
-class DispatcherSnapshot:
-    """State for people: the fields of `DispatcherState.msg`."""
-
-    action: Action
-    enabled: bool
-    components: tuple[str, ...]
-    message: str
-    sequence_id: int
-    remaining: float
-    num_accepted: int
-    rejected: dict[str, int]
-
-
-@dataclasses.dataclass(frozen=True, kw_only=True)
-class Tick:
-    """Commands of one tick: component -> [d], None where nothing is to be sent."""
-
-    commands: dict[str, np.ndarray | None]
-    state: DispatcherSnapshot
+# Clocks are corrected in small steps; beyond this one was set back (seconds).
+CLOCK_TOLERANCE = 0.05
+# A clock that stood still for so long (seconds at the nominal rate) is paused.
+PAUSE_AFTER = 0.2
+# A late tick moves the set-point by at most so many nominal periods.
+MAX_TICK_PERIODS = 3.0
+FEEDBACK_STALE = 'feedback_stale'
 
 
 class Dispatcher:
-    """Time-aligned execution of chunks for one robot."""
+    """State machine of one robot."""
 
     def __init__(self, embodiment: Embodiment, config: DispatcherConfig) -> None:
-        """Start disarmed (unless `require_enable` is false) and without a plan."""
+        """Start disarmed (armed at the first tick with feedback if not `require_enable`)."""
         self._embodiment, self._config = embodiment, config
-        self._columns = embodiment.action_slices
-        self._switched = np.zeros(embodiment.action_dim, dtype=bool)
-        for c in embodiment.action:
-            self._switched[self._columns[c.name]] = c.kind is Kind.GRIPPER_POSITION
-        self._accepted = 0
-        self._rejected: collections.Counter[str] = collections.Counter()
-        self._clear()
-        self._enabled = not config.require_enable
-
-    def _clear(self) -> None:
+        self._switching = step_columns(embodiment)
+        self._feedback = Feedback(embodiment, config.feedback_timeout)
+        self._auto_enable = not config.require_enable
         self._enabled = False
         self._stop_reason = ''
-        self._quiet_since: float | None = None
+        self._stop_components: tuple[str, ...] = ()
+        self._message = 'disabled'
         self._plan: Plan | None = None
-        self._rows: np.ndarray = np.zeros(0)
-        self._reference: np.ndarray | None = None
-        self._measured: dict[str, np.ndarray] = {}
-        self._measured_at: dict[str, float] = {}
+        self._motion: Motion | None = None
+        self._started = False  # a chunk was accepted since the last enable
+        self._now = -np.inf
         self._last_tick: float | None = None
+        self._still_ticks = 0
+        self._idle_since: float | None = None
         self._last_stamp = -np.inf
-        self._sequence_id = 0
         self._violations = 0
-        self._note = 'not enabled'
+        self._num_accepted = 0
+        self._rejected: dict[str, int] = {}
 
-    # --- services -----------------------------------------------------------------------------
+    @property
+    def plan(self) -> Plan | None:
+        """The plan in force, for output as trajectories and for debugging."""
+        return self._plan
+
+    def set_config(self, config: DispatcherConfig) -> None:
+        """Take other limits at run time; set-points go on from where they are."""
+        self._config = config
+        if self._motion is not None:
+            self._motion.set_config(config)
+
+    # --- what people ask for ------------------------------------------------------------------
 
     def enable(self, on: bool, now: float) -> Answer:
-        """Arm or disarm; arming needs recent feedback of every position component."""
+        """Arm or disarm motion. Arming needs fresh feedback and no latched stop."""
+        self._advance(now)
+        self._auto_enable = False
         if not on:
-            self._enabled, self._plan, self._note = False, None, 'not enabled'
-            self._quiet_since = now
-            return Answer(success=True, message='disabled')
+            was = 'enabled' if self._enabled else 'disabled'
+            self._disarm('disabled')
+            return Answer(success=True, message=f'disabled (was {was})')
         if self._stop_reason:
             return Answer(
-                success=False,
-                message=f'stopped ({self._stop_reason}): reset is needed before enable',
+                success=False, message=f'stopped ({self._stop_reason}), expected a reset first'
             )
-        if missing := self._stale_feedback(now):
-            return Answer(success=False, message=f'no recent feedback of {", ".join(missing)}')
-        if not self._enabled:
-            self._enabled, self._reference, self._plan = True, None, None
-            self._quiet_since, self._note = None, 'enabled, waiting for a chunk'
-            self._violations = 0
-        return Answer(success=True, message='enabled')
+        if stale := self._feedback.stale(self._now):
+            return Answer(success=False, message=f'no fresh feedback of {", ".join(stale)}')
+        if self._enabled:
+            return Answer(success=True, message='already enabled')
+        self._enabled, self._started, self._violations = True, False, 0
+        self._message = 'waiting for the first chunk'
+        return Answer(success=True, message='enabled (was disabled)')
 
-    def stop(self, now: float, reason: str) -> Answer:
-        """Stop and stay stopped until `reset`."""
-        if not self._stop_reason:
-            self._stop_reason, self._quiet_since = reason, now
-        self._plan = None
-        return Answer(success=True, message=f'stopped ({self._stop_reason})')
+    def stop(self, now: float, reason: str = 'stop') -> Answer:
+        """Stop and stay stopped until `reset`; a second stop keeps the first reason."""
+        self._advance(now)
+        if self._stop_reason:
+            return Answer(success=True, message=f'already stopped ({self._stop_reason})')
+        self._latch(reason)
+        return Answer(success=True, message=f'stopped ({reason})')
 
     def reset(self, now: float) -> Answer:
-        """Clear a stop; motion has to be enabled again."""
-        was = self._stop_reason
-        self._stop_reason, self._violations = '', 0
-        self._enabled, self._plan, self._note = False, None, 'not enabled'
-        self._quiet_since = self._quiet_since if was else now
-        message = f'cleared the stop ({was})' if was else 'nothing was stopped'
-        return Answer(success=True, message=f'{message}; not enabled')
+        """Clear a latched stop if its reason is gone; does not enable."""
+        self._advance(now)
+        if not self._stop_reason:
+            return Answer(success=True, message='not stopped: nothing to reset')
+        stale = self._feedback.stale(self._now)
+        if self._stop_reason == FEEDBACK_STALE and stale:
+            return Answer(success=False, message=f'still no fresh feedback of {", ".join(stale)}')
+        was, self._stop_reason, self._stop_components = self._stop_reason, '', ()
+        self._violations = 0
+        self._message = 'disabled'
+        return Answer(success=True, message=f'reset (was stopped: {was}), enable to move')
 
-    # --- inputs -------------------------------------------------------------------------------
+    # --- what comes in ------------------------------------------------------------------------
 
-    def on_feedback(self, component: str, measured: np.ndarray, now: float) -> None:
-        """Take measured values [d] of a component; values that are not finite count as none."""
-        measured = np.asarray(measured, dtype=float)
-        if np.isfinite(measured).all():
-            self._measured[component] = measured
-            self._measured_at[component] = now
+    def on_feedback(self, component: str, measured: np.ndarray, now: float) -> bool:
+        """Take measured values [d] of an action component.
+
+        Returns:
+            False if the value was ignored: wrong size or not finite. It then grows stale.
+
+        Raises:
+            KeyError: no such action component.
+        """
+        self._advance(now)
+        return self._feedback.take(component, measured, self._now)
 
     def on_chunk(self, chunk: ActionChunk, now: float) -> ChunkReport:
-        """Check a chunk and splice it into the plan; a rejected one changes nothing.
+        """Check a chunk as a whole and splice it into the plan, or refuse it.
 
-        A chunk without rows drops the plan: the robot holds.
+        A chunk without rows drops the plan: the robot holds until the next one.
         """
-        self._watch_clock(now)
-        executed = int((self._rows <= now).sum())
-        rejection, rows, times = self._check(chunk, now)
-        if rejection is not None:
-            return self._reject(rejection, chunk, executed, now)
-        self._accepted += 1
+        self._advance(now)
+        executed = self._plan.rows_due(self._now) if self._plan else 0
+        try:
+            dropped = self._accept(chunk)
+        except ChunkError as error:
+            num_rows = len(chunk.values) if np.ndim(chunk.values) else 0
+            return self.refuse(error, sequence_id=chunk.sequence_id, num_rows=num_rows, now=now)
+        self._num_accepted += 1
         self._violations = 0
-        self._last_stamp, self._sequence_id = chunk.stamp, chunk.sequence_id
-        dropped = chunk.num_steps - len(rows)
-        if chunk.num_steps == 0:
-            self._plan, self._rows = None, np.zeros(0)
-            self._note = 'told to hold'
-        else:
-            self._start_reference()
-            plan = self._plan if self._plan is not None and self._plan.end > now else None
-            self._plan = splice(
-                times,
-                rows,
-                now=now,
-                reference=self._reference,
-                switched=self._switched,
-                old=plan,
-                blend_steps=self._config.blend_steps,
-            )
-            self._rows = times
         return ChunkReport(
             accepted=True,
+            sequence_id=chunk.sequence_id,
             num_rows=chunk.num_steps,
             rows_dropped=dropped,
             rows_executed_of_previous=executed,
         )
 
-    def _check(
-        self, chunk: ActionChunk, now: float
-    ) -> tuple[checks.Rejection | None, np.ndarray, np.ndarray]:
-        config, values = self._config, np.asarray(chunk.values, dtype=float)
-        nothing = (values[:0], np.zeros(0))
-        if self._stop_reason:
-            reason = checks.Rejection(reason='stopped', detail=self._stop_reason)
-            return reason, *nothing
-        if not self._enabled:
-            return checks.Rejection(reason='not_enabled', detail='motion is not enabled'), *nothing
-        if rejection := checks.check_content(chunk, self._embodiment):
-            return rejection, *nothing
-        if chunk.stamp <= self._last_stamp and chunk.num_steps:
-            detail = f'stamp {chunk.stamp:.3f} is not after the last one, {self._last_stamp:.3f}'
-            return checks.Rejection(reason='out_of_order', detail=detail), *nothing
-        if chunk.num_steps == 0:
-            return None, *nothing
-        if now - chunk.stamp > config.max_chunk_age:
-            detail = f'{now - chunk.stamp:.3f} s old, at most {config.max_chunk_age} s'
-            return checks.Rejection(reason='too_old', detail=detail), *nothing
-        times = chunk.row_times
-        lead = config.min_lead or chunk.step_period
-        # Half a millisecond: row times and ticks are sums of floats.
-        usable = times >= now + lead - 5e-4
-        if not usable.any():
-            detail = f'the last row was due {now - times[-1]:.3f} s ago'
-            return checks.Rejection(reason='expired', detail=detail), *nothing
-        rows, times = values[usable], times[usable]
-        rejection = checks.check_limits(
-            rows, chunk.step_period, self._embodiment, config
-        ) or checks.check_start(rows[0], self._measured, self._embodiment, config)
-        return rejection, rows, times
-
-    def _reject(
-        self, rejection: checks.Rejection, chunk: ActionChunk, executed: int, now: float
+    def refuse(
+        self, error: ChunkError, *, sequence_id: int, num_rows: int, now: float
     ) -> ChunkReport:
-        self._rejected[rejection.reason] += 1
-        if rejection.reason in checks.VIOLATIONS:
+        """Count a refused chunk, also one that did not survive its conversion."""
+        self._advance(now)
+        self._rejected[error.reason] = self._rejected.get(error.reason, 0) + 1
+        if error.reason in CONTENT_REASONS and self._enabled:
             self._violations += 1
-            if self._violations >= self._config.consecutive_violation_threshold:
-                self.stop(now, f'{self._violations} unusable chunks in a row: {rejection.detail}')
+            if self._violations > self._config.consecutive_violation_threshold:
+                components = (error.component,) if error.component else ()
+                self._latch(f'{self._violations} chunks rejected in a row, {error}', components)
         return ChunkReport(
             accepted=False,
-            reason=rejection.reason,
-            detail=rejection.detail,
-            num_rows=chunk.num_steps,
-            rows_executed_of_previous=executed,
+            reason=error.reason,
+            detail=error.detail,
+            sequence_id=sequence_id,
+            num_rows=num_rows,
         )
 
-    # --- time ---------------------------------------------------------------------------------
+    def _accept(self, chunk: ActionChunk) -> int:
+        """Make a chunk the plan; returns the number of rows that came too late."""
+        now = self._now
+        if self._stop_reason:
+            raise ChunkError('stopped', f'stopped ({self._stop_reason}), expected a reset')
+        if not self._enabled:
+            raise ChunkError('not_enabled', 'motion is disabled, expected enable')
+        checks.check_layout(chunk, self._embodiment)
+        if not chunk.num_steps:
+            self._plan, self._message = None, 'the plan was dropped'
+            self._last_stamp = max(self._last_stamp, min(chunk.stamp, now))
+            return 0
+        dropped = checks.check_time(
+            chunk, self._embodiment, self._config, now=now, newest_stamp=self._last_stamp
+        )
+        checks.check_motion(chunk, self._embodiment, self._config, first_row=dropped)
+        if stale := self._feedback.stale(now):
+            raise ChunkError('start_offset', f'no fresh feedback of {", ".join(stale)}', stale[0])
+        measured = self._feedback.positions()
+        first = Plan.of_chunk(chunk, self._switching).sample(now)
+        checks.check_start(first, measured, self._embodiment, self._config)
+        if self._motion is None:
+            self._motion = Motion(self._embodiment, self._config, measured)
+        elif not self._started:
+            self._motion.restart(measured)
+        anchor = now if not self._started or self._last_tick is None else self._last_tick
+        self._started = True
+        self._plan = splice(
+            old=self._plan,
+            anchor=(anchor, self._motion.set_point()),
+            times=chunk.row_times[dropped:],
+            values=chunk.values[dropped:],
+            rest=self._motion.rest(),
+            switching=self._switching,
+            blend_steps=self._config.blend_steps,
+            sequence_id=chunk.sequence_id,
+        )
+        self._last_stamp = chunk.stamp
+        return dropped
+
+    # --- what goes out ------------------------------------------------------------------------
 
     def tick(self, now: float) -> Tick:
-        """Return what is to be sent at `now`."""
-        self._watch_clock(now)
-        period = 1.0 / self._config.dispatch_rate
-        since = period if self._last_tick is None else now - self._last_tick
-        dt = min(since, MAX_TICKS_AT_ONCE * period)
-        self._last_tick = now
-        if self._enabled and self._reference is not None and not self._stop_reason:
-            if stale := self._stale_feedback(now):
-                self.stop(now, f'feedback_stale: {", ".join(stale)}')
-        if self._reference is None:
-            commands = dict.fromkeys(self._columns)
-            action = Action.STOP if self._stop_reason else Action.NONE
-            return Tick(commands=commands, state=self._snapshot(action, (), now))
-        moving = self._enabled and not self._stop_reason and self._plan is not None
-        if moving and now > self._plan.end:
-            self._plan, moving, self._note = None, False, 'plan_exhausted'
-            if any(c.on_stale == 'stop' for c in self._config.components.values()):
-                self.stop(now, 'plan_exhausted')
-        limited = self._move(self._plan.sample(now) if moving else self._rest(), dt)
-        commands = {
-            name: self._reference[columns].copy() if self._is_sent(name, now) else None
-            for name, columns in self._columns.items()
-        }
-        if moving:
-            action = Action.LIMIT if limited else Action.FOLLOW
-            self._note = 'limited' if limited else ''
-        else:
-            limited = ()
-            action = Action.STOP if self._stop_reason else Action.HOLD
-            if not self._stop_reason and not self._enabled:
-                action = Action.NONE
-        return Tick(commands=commands, state=self._snapshot(action, limited, now))
-
-    def safe_commands(self) -> dict[str, np.ndarray | None]:
-        """Return what must be sent last on every exit: zero velocities, positions where they are.
-
-        Components that were never commanded are None.
-        """
-        if self._reference is None:
-            return dict.fromkeys(self._columns)
-        rest = self._rest()
-        return {name: rest[columns] for name, columns in self._columns.items()}
-
-    def _move(self, target: np.ndarray, dt: float) -> tuple[str, ...]:
-        limited = []
-        for c in self._embodiment.action:
-            columns = self._columns[c.name]
-            config = self._config.components[c.name]
-            self._reference[columns], clipped = limit(
-                target[columns], self._reference[columns], dt, c, config
-            )
-            if clipped and c.kind is not Kind.GRIPPER_POSITION:
-                limited.append(c.name)
-        return tuple(limited)
-
-    def _rest(self) -> np.ndarray:
-        rest = self._reference.copy()
-        for c in self._embodiment.action:
-            if not c.kind.is_position:
-                rest[self._columns[c.name]] = 0.0
-        return rest
-
-    def _is_sent(self, component: str, now: float) -> bool:
-        if self._quiet_since is None:
-            return True
-        timeout = self._config.components[component].stop_pub_timeout
-        return timeout == 0.0 or now - self._quiet_since <= timeout
-
-    def _start_reference(self) -> None:
-        """Begin at the measured positions and at zero velocity."""
-        if self._reference is not None:
-            return
-        self._reference = np.zeros(self._embodiment.action_dim)
-        for c in self._embodiment.action:
-            if c.kind.is_position:
-                self._reference[self._columns[c.name]] = self._measured[c.name]
-
-    def _stale_feedback(self, now: float) -> list[str]:
-        timeout = self._config.feedback_timeout
-        return [
-            c.name
-            for c in self._embodiment.action
-            if c.kind.is_position and now - self._measured_at.get(c.name, -np.inf) > timeout
-        ]
-
-    def _watch_clock(self, now: float) -> None:
-        """Disarm and forget everything when time runs backwards (a reset simulation)."""
-        if self._last_tick is not None and now < self._last_tick - 1e-9:
-            armed = not self._config.require_enable
-            self._clear()
-            self._enabled, self._note = armed, 'the clock jumped back'
-
-    def _snapshot(
-        self, action: Action, components: tuple[str, ...], now: float
-    ) -> DispatcherSnapshot:
-        return DispatcherSnapshot(
-            action=action,
-            enabled=self._enabled,
-            components=components,
-            message=self._stop_reason or self._note,
-            sequence_id=self._sequence_id,
-            remaining=max(0.0, self._plan.end - now) if self._plan is not None else 0.0,
-            num_accepted=self._accepted,
-            rejected=dict(sorted(self._rejected.items())),
+        """Return the commands for `now` and why they are what they are."""
+        self._advance(now)
+        if self._auto_enable and not self._stop_reason and not self._feedback.stale(self._now):
+            self.enable(True, now)
+        if self._enabled and (stale := self._feedback.stale(self._now)):
+            self._latch(FEEDBACK_STALE, stale)
+        action, components, message = self._move()
+        self._last_tick = self._now
+        plan = self._plan
+        return Tick(
+            commands={c.name: self._command(c.name) for c in self._embodiment.action},
+            state=DispatcherSnapshot(
+                action=action,
+                enabled=self._enabled,
+                components=components,
+                message=message,
+                sequence_id=plan.sequence_id if plan else 0,
+                remaining=max(0.0, plan.end - self._now) if plan else 0.0,
+                num_chunks_accepted=self._num_accepted,
+                num_chunks_rejected=sum(self._rejected.values()),
+                rejected=dict(sorted(self._rejected.items())),
+            ),
         )
+
+    def _move(self) -> tuple[Action, tuple[str, ...], str]:
+        """Move the set-points by one tick; returns action, components at fault and message."""
+        nominal = 1.0 / self._config.dispatch_rate
+        dt = nominal if self._last_tick is None else self._now - self._last_tick
+        self._still_ticks = self._still_ticks + 1 if dt <= 0 else 0
+        paused = self._still_ticks * nominal >= PAUSE_AFTER
+        dt = min(dt, MAX_TICK_PERIODS * nominal)
+        names = tuple(c.name for c in self._embodiment.action)
+        active = self._enabled and self._started
+        if active and self._plan is not None and self._now <= self._plan.end and not paused:
+            if dt <= 0:
+                return Action.FOLLOW, (), ''
+            before, target = self._plan.sample(self._now - dt), self._plan.sample(self._now)
+            limited = self._motion.follow(before, target, dt)
+            if limited:
+                return Action.LIMIT, limited, f'limits reached: {", ".join(limited)}'
+            return Action.FOLLOW, (), ''
+        if active and self._plan is not None and not paused:
+            stopping = [n for n in names if self._config.components[n].on_stale == 'stop']
+            if stopping:
+                self._latch('plan_exhausted', tuple(stopping))
+        if self._motion is not None:
+            # A clock that stands still must not keep the base moving: brake by the tick.
+            self._motion.settle(dt if dt > 0 else nominal)
+        if self._stop_reason:
+            return Action.STOP, self._stop_components or names, self._stop_reason
+        if not active:
+            return Action.NONE, (), self._message
+        if paused:
+            return Action.HOLD, names, 'the clock stands still'
+        return Action.HOLD, names, 'the plan is used up' if self._plan else self._message
+
+    def _command(self, name: str) -> np.ndarray | None:
+        """Return the set-point of one component, or None for silence."""
+        position = self._embodiment.action_component(name).kind.is_position
+        if self._enabled and self._started:
+            return self._motion.command(name)
+        if self._idle_since is None or (self._motion is None and position):
+            return None  # nothing was ever sent
+        timeout = self._config.components[name].stop_pub_timeout
+        at_rest = self._motion is None or self._motion.at_rest(name)
+        if at_rest and timeout and self._now - self._idle_since > timeout:
+            return None
+        if self._motion is None:
+            return np.zeros(self._embodiment.action_component(name).size)
+        return self._motion.command(name)
+
+    # --- transitions --------------------------------------------------------------------------
+
+    def _disarm(self, message: str) -> None:
+        """Drop plan and permission; set-points come to rest from where they are."""
+        if self._enabled or self._idle_since is None:
+            self._idle_since = self._now
+        self._enabled, self._plan, self._message = False, None, message
+
+    def _latch(self, reason: str, components: tuple[str, ...] = ()) -> None:
+        self._disarm(reason)
+        self._idle_since = self._now
+        self._auto_enable = False
+        self._stop_reason, self._stop_components = reason, components
+
+    def _advance(self, now: float) -> None:
+        """Take the time; a clock that was set back clears the buffers and disarms."""
+        if now >= self._now - CLOCK_TOLERANCE:
+            self._now = max(now, self._now)
+            return
+        self._now, self._last_tick, self._still_ticks = now, None, 0
+        self._feedback.clear()
+        self._last_stamp = -np.inf
+        self._auto_enable = False
+        if self._enabled:
+            self._disarm('the clock was set back: enable again')
+        if self._idle_since is not None:
+            self._idle_since = now

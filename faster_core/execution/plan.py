@@ -11,6 +11,7 @@ import dataclasses
 
 import numpy as np
 
+from faster_core.chunk import ActionChunk
 from faster_core.embodiment import Embodiment, Kind
 
 # Two knots closer than this are one (seconds).
@@ -41,6 +42,17 @@ class Plan:
     first_row: int
     switching: np.ndarray
     sequence_id: int
+
+    @classmethod
+    def of_chunk(cls, chunk: ActionChunk, switching: np.ndarray) -> Plan:
+        """Return the rows of a chunk as they are, late ones included."""
+        return cls(
+            times=chunk.row_times,
+            values=np.asarray(chunk.values, dtype=float),
+            first_row=0,
+            switching=switching,
+            sequence_id=chunk.sequence_id,
+        )
 
     @property
     def end(self) -> float:

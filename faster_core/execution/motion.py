@@ -1,0 +1,79 @@
+"""The set-points of all components: followed, held or brought to rest, within limits."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+
+import numpy as np
+
+from faster_core.embodiment import Embodiment, Kind
+from faster_core.execution.config import DispatcherConfig
+from faster_core.execution.limits import PositionLimiter, VelocityLimiter
+
+
+class Motion:
+    """What is commanded, moved tick by tick; starts at rest where the robot is measured."""
+
+    def __init__(
+        self, embodiment: Embodiment, config: DispatcherConfig, measured: Mapping[str, np.ndarray]
+    ) -> None:
+        """Take positions from `measured` (component -> [d]); velocities start at zero."""
+        self._slices = embodiment.action_slices
+        self._limiters: dict[str, PositionLimiter | VelocityLimiter] = {
+            c.name: PositionLimiter(
+                config.components[c.name],
+                measured[c.name],
+                switches=c.kind is Kind.GRIPPER_POSITION,
+            )
+            if c.kind.is_position
+            else VelocityLimiter(config.components[c.name])
+            for c in embodiment.action
+        }
+        self._settling: dict[str, np.ndarray] = {}
+
+    def set_config(self, config: DispatcherConfig) -> None:
+        """Take other limits; set-points go on from where they are."""
+        for name, limiter in self._limiters.items():
+            limiter.config = config.components[name]
+
+    def restart(self, measured: Mapping[str, np.ndarray]) -> None:
+        """Take positions at rest from `measured` anew: the robot may have been moved."""
+        self._settling.clear()
+        for name, limiter in self._limiters.items():
+            if isinstance(limiter, PositionLimiter) and limiter.at_rest:
+                limiter.position = np.array(measured[name], dtype=float)
+
+    def command(self, name: str) -> np.ndarray:
+        """Return what is commanded now for one component, [d]."""
+        return self._limiters[name].command.copy()
+
+    def set_point(self) -> np.ndarray:
+        """Return what is commanded now, [D]."""
+        return np.concatenate([limiter.command for limiter in self._limiters.values()])
+
+    def rest(self) -> np.ndarray:
+        """Return [D] where it comes to rest: positions after braking, velocities zero."""
+        return np.concatenate([limiter.resting_point() for limiter in self._limiters.values()])
+
+    def at_rest(self, name: str) -> bool:
+        """Whether a component's set-point does not move (any more)."""
+        return self._limiters[name].at_rest
+
+    def follow(self, before: np.ndarray, target: np.ndarray, dt: float) -> tuple[str, ...]:
+        """Move towards a target [D] that was `before` [D] one tick of `dt` seconds ago.
+
+        Returns:
+            Components that a limit kept from the target.
+        """
+        self._settling.clear()
+        return tuple(
+            name
+            for name, limiter in self._limiters.items()
+            if limiter.step(before[self._slices[name]], target[self._slices[name]], dt)
+        )
+
+    def settle(self, dt: float) -> None:
+        """Brake for one tick of `dt` seconds and stay there: never back to an earlier place."""
+        for name, limiter in self._limiters.items():
+            target = self._settling.setdefault(name, limiter.resting_point())
+            limiter.step(target, target, dt)
