@@ -16,6 +16,19 @@ def add_parser(subparsers: argparse._SubParsersAction) -> None:
     collect.add_argument('--workers', type=int, default=2, help='processes')
     collect.add_argument('--json', action='store_true', help='one JSON object as the last line')
     collect.set_defaults(run=_collect)
+    means = commands.add_parser('means', help='mean trajectories, for the baseline of `eval`')
+    means.add_argument('demos', help='folder of episodes')
+    means.add_argument('--out', required=True, help='.npz file')
+    means.set_defaults(run=_means)
+
+
+def _means(args: argparse.Namespace) -> int:
+    from faster_core.evaluation.baselines import mean_trajectories, save_means
+
+    means = mean_trajectories(args.demos)
+    save_means(means, args.out)
+    print(json.dumps({'file': args.out, 'rows': {text: len(m) for text, m in means.items()}}))
+    return 0
 
 
 def _collect(args: argparse.Namespace) -> int:

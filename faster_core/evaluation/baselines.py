@@ -7,9 +7,10 @@ import pathlib
 import numpy as np
 
 from faster_core.chunk import ActionChunk
-from faster_core.data.episodes import chunk_labels, load_episodes
+from faster_core.data.episodes import chunk_labels, EpisodeError, load_episode
 from faster_core.embodiment import Embodiment
 from faster_core.observation import Observation
+from faster_core.paths import assets_dir
 
 
 class ZeroActionPolicy:
@@ -59,16 +60,39 @@ def mean_trajectories(folder: str | pathlib.Path) -> dict[str, np.ndarray]:
     """Return the mean set-points [T, D] per instruction over a folder of demonstrations.
 
     Shorter episodes rest at their last row until the longest one ends.
+
+    Raises:
+        EpisodeError: the folder holds no episodes, or one cannot be read.
     """
     actions: dict[str, list[np.ndarray]] = {}
-    for episode in load_episodes(folder):
+    for path in sorted(pathlib.Path(folder).glob('*.npz')):
+        episode = load_episode(path)  # one at a time: the images are large
         actions.setdefault(episode.instruction, []).append(episode.action)
+    if not actions:
+        raise EpisodeError(f'no episodes (*.npz) in {folder}')
     means = {}
     for text, runs in actions.items():
         length = max(map(len, runs))
         padded = [np.concatenate([a, np.tile(a[-1], (length - len(a), 1))]) for a in runs]
         means[text] = np.mean(padded, axis=0).astype(np.float32)
     return means
+
+
+def save_means(means: dict[str, np.ndarray], path: str | pathlib.Path) -> None:
+    """Write mean trajectories, float16 is ample for a baseline."""
+    pathlib.Path(path).parent.mkdir(parents=True, exist_ok=True)
+    np.savez_compressed(path, **{text: m.astype(np.float16) for text, m in means.items()})
+
+
+def load_means(embodiment: Embodiment) -> dict[str, np.ndarray]:
+    """Read the mean trajectories that ship with the package.
+
+    Raises:
+        FileNotFoundError: there are none for this robot.
+    """
+    path = assets_dir() / 'baselines' / f'{embodiment.name}_means.npz'
+    with np.load(path, allow_pickle=False) as file:
+        return {text: file[text].astype(np.float32) for text in file.files}
 
 
 def _chunk(values: np.ndarray, observation: Observation, e: Embodiment) -> ActionChunk:

@@ -1,0 +1,1 @@
+"""Stand-ins for ROS packages that are not on PyPI; the real one is preferred where it exists."""

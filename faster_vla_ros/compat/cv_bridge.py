@@ -1,0 +1,42 @@
+"""`cv_bridge`, or the conversion to RGB that is used here.
+
+The fallback honours `step` (padded rows) and `is_bigendian`, and refuses what it does not know.
+"""
+
+from __future__ import annotations
+
+import cv2
+import numpy as np
+from sensor_msgs.msg import Image
+
+# encoding -> (channels, conversion to RGB)
+ENCODINGS = {
+    'rgb8': (3, None),
+    'bgr8': (3, cv2.COLOR_BGR2RGB),
+    'rgba8': (4, cv2.COLOR_RGBA2RGB),
+    'bgra8': (4, cv2.COLOR_BGRA2RGB),
+    'mono8': (1, cv2.COLOR_GRAY2RGB),
+    '8UC3': (3, cv2.COLOR_BGR2RGB),
+}
+
+try:
+    from cv_bridge import CvBridge
+except ImportError:
+
+    class CvBridge:
+        """Converts images; same names as the real one."""
+
+        def imgmsg_to_cv2(self, message: Image, desired_encoding: str = 'rgb8') -> np.ndarray:
+            """Return RGB uint8 [height, width, 3]; ValueError for any other wish."""
+            if desired_encoding != 'rgb8':
+                raise ValueError(f'expected desired_encoding rgb8, found {desired_encoding!r}')
+            channels, conversion = ENCODINGS[message.encoding]
+            rows = np.frombuffer(message.data, np.uint8).reshape(message.height, message.step)
+            image = rows[:, : message.width * channels]
+            image = image.reshape(message.height, message.width, channels)
+            if conversion is None:
+                return image
+            return cv2.cvtColor(np.ascontiguousarray(image), conversion)
+
+
+__all__ = ['ENCODINGS', 'CvBridge']

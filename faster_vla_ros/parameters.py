@@ -1,0 +1,100 @@
+"""Parameters of a node: a table says what exists; everything else is refused.
+
+The node declares its overrides automatically; `read` checks them against the table, fills in
+defaults (declared too, so that `ros2 param dump` shows them) and refuses changes at run time.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+import dataclasses
+from typing import Any
+
+from rcl_interfaces.msg import ParameterDescriptor, SetParametersResult
+from rclpy.node import Node
+from rclpy.parameter import Parameter
+
+from faster_core.errors import ConfigError
+
+REQUIRED = object()
+# Parameters every rclpy node has.
+_OF_RCLPY = ('use_sim_time', 'start_type_description_service', 'qos_overrides.')
+
+
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class Spec:
+    """One parameter: type, default (`REQUIRED`, or None for optional), meaning, allowed values."""
+
+    type: type
+    default: Any = REQUIRED
+    help: str
+    one_of: tuple[Any, ...] = ()
+    at_least: float | None = None
+
+    def check(self, name: str, value: Any) -> Any:
+        """Return the value in the right type; ConfigError names parameter and expectation."""
+        if self.type is float and isinstance(value, int) and not isinstance(value, bool):
+            value = float(value)
+        if self.type is tuple:
+            if isinstance(value, (str, bytes)) or not isinstance(value, Sequence):
+                value = list(value) if hasattr(value, 'tolist') else value
+            if isinstance(value, (str, bytes)) or not hasattr(value, '__iter__'):
+                raise ConfigError(f'{name}: expected a list, found {value!r}')
+            value = tuple(value)
+        elif not isinstance(value, self.type) or (
+            self.type is not bool and isinstance(value, bool)
+        ):
+            raise ConfigError(f'{name}: expected {self.type.__name__}, found {value!r}')
+        if self.one_of and value not in self.one_of:
+            allowed = ', '.join(map(str, self.one_of))
+            raise ConfigError(f'{name}: expected one of {allowed}, found {value!r}')
+        if self.at_least is not None and not value >= self.at_least:
+            raise ConfigError(f'{name}: expected at least {self.at_least}, found {value!r}')
+        return value
+
+
+def overrides(node: Node) -> dict[str, Any]:
+    """Return the parameters that were given to a node, flat."""
+    values = {name: p.value for name, p in node.get_parameters_by_prefix('').items()}
+    return {
+        name: value
+        for name, value in values.items()
+        if not any(name == k or (k.endswith('.') and name.startswith(k)) for k in _OF_RCLPY)
+    }
+
+
+def read(node: Node, table: Mapping[str, Spec]) -> dict[str, Any]:
+    """Check a node's parameters against a table and declare the missing ones.
+
+    Raises:
+        ConfigError: unknown, missing, of another type or out of range.
+    """
+    given = overrides(node)
+    if unknown := sorted(set(given) - set(table)):
+        raise ConfigError(f'unknown parameters: {", ".join(unknown)}')
+    values = {}
+    for name, spec in table.items():
+        value = given.get(name, spec.default)
+        if value is REQUIRED:
+            raise ConfigError(f'parameter {name} is required ({spec.help})')
+        if value is not None:
+            value = spec.check(name, value)
+        values[name] = value
+        if name not in given and value is not None and not node.has_parameter(name):
+            plain = list(value) if isinstance(value, tuple) else value
+            if plain != []:  # an empty list has no type in ROS
+                node.declare_parameter(name, plain, ParameterDescriptor(description=spec.help))
+    return values
+
+
+def refuse_changes(node: Node) -> None:
+    """Refuse run-time changes: what was configured is what runs until the next configure."""
+
+    def refuse(parameters: list[Parameter]) -> SetParametersResult:
+        names = [p.name for p in parameters if p.name != 'use_sim_time']
+        return SetParametersResult(
+            successful=not names,
+            reason=f'{", ".join(names)}: fixed while configured' if names else '',
+        )
+
+    node.add_on_set_parameters_callback(refuse)

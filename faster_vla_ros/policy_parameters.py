@@ -1,0 +1,116 @@
+"""What `policy_node` can be told; the names are those of docs and robot files."""
+
+from __future__ import annotations
+
+import dataclasses
+from typing import Any
+
+from rclpy.node import Node
+
+from faster_core.errors import ConfigError
+from faster_vla_ros import parameters
+from faster_vla_ros.parameters import Spec
+from faster_vla_ros.sensors.images import TYPES
+from faster_vla_ros.sensors.state import SourceConfig
+
+TABLE = {
+    'autostart': Spec(type=bool, default=True, help='configure and activate at start'),
+    'checkpoint_path': Spec(type=str, help='folder of the policy'),
+    'device': Spec(type=str, default='auto', help='auto, cpu, cuda, cuda:1, ...'),
+    'dtype': Spec(type=str, default='auto', help='auto, float32 or bfloat16'),
+    'engine': Spec(type=str, default='auto', help='auto or eager'),
+    'num_threads': Spec(type=int, default=1, at_least=1, help='torch threads on the CPU'),
+    'warmup_iterations': Spec(type=int, default=3, at_least=0, help='inferences at configure'),
+    'seed': Spec(type=int, default=0, at_least=0, help='of sampling'),
+    'temperature': Spec(type=float, default=0.0, at_least=0.0, help='0: greedy'),
+    'cameras': Spec(type=tuple, help='ids, equal to those of the embodiment'),
+    'reference_camera': Spec(type=str, help='its stamp becomes the stamp of the chunk'),
+    'state_sources': Spec(type=tuple, help='ids, the state components of the embodiment'),
+    'sync_slop': Spec(type=float, default=0.05, at_least=0.0, help='s, inputs to reference'),
+    'use_receive_time': Spec(type=bool, default=False, help='ignore stamps of broken drivers'),
+    'min_replan_period': Spec(type=float, default=0.0, at_least=0.0, help='s'),
+    'default_instruction': Spec(type=str, default='', help='carried out after activation'),
+    'enable_service': Spec(
+        type=str, default='/action_dispatcher/enable', help='called for enable_motion'
+    ),
+    'max_decode_failures': Spec(type=int, default=3, at_least=1, help='in a row end a goal'),
+    'observation_timeout': Spec(type=float, default=5.0, at_least=0.0, help='s, ends a goal'),
+    'latency.warn': Spec(type=float, default=0.3, at_least=0.0, help='s, diagnostics'),
+    'latency.error': Spec(type=float, default=0.6, at_least=0.0, help='s, diagnostics'),
+}
+CAMERA_TABLE = {
+    'topic': Spec(type=str, default='', help='default: <camera>/image_raw'),
+    'transport': Spec(type=str, default='raw', one_of=tuple(TYPES), help='raw or compressed'),
+    'timeout': Spec(type=float, default=0.2, at_least=0.0, help='s until stale'),
+}
+SOURCE_TABLE = {
+    'topic': Spec(type=str, default='joint_states', help='of JointState messages'),
+    'type': Spec(type=str, default='joint_state', one_of=('joint_state',), help='message'),
+    'field': Spec(
+        type=str, default='position', one_of=('position', 'velocity', 'effort'), help='field'
+    ),
+    'mapping': Spec(type=str, default='by_name', one_of=('by_name', 'by_index'), help='how'),
+    'joints': Spec(type=tuple, default=None, help='names, by_name'),
+    'size': Spec(type=tuple, default=None, help='accepted lengths, by_index'),
+    'scale': Spec(type=float, default=1.0, help='to SI'),
+    'offset': Spec(type=float, default=0.0, help='to SI'),
+    'timeout': Spec(type=float, default=0.1, at_least=0.0, help='s until stale'),
+}
+
+
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class CameraConfig:
+    """Where a camera's images come from."""
+
+    topic: str
+    transport: str
+    timeout: float
+
+
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class PolicyNodeConfig:
+    """Checked parameters: plain ones in `values`, cameras and sources by id."""
+
+    values: dict[str, Any]
+    cameras: dict[str, CameraConfig]
+    sources: dict[str, SourceConfig]
+
+    def __getitem__(self, name: str) -> Any:
+        """Return a plain parameter."""
+        return self.values[name]
+
+
+def read(node: Node) -> PolicyNodeConfig:
+    """Read and check all parameters of a policy node (ConfigError)."""
+    given = parameters.overrides(node)
+    cameras, sources = given.get('cameras') or [], given.get('state_sources') or []
+    table = dict(TABLE)
+    table |= {f'{c}.{k}': spec for c in cameras for k, spec in CAMERA_TABLE.items()}
+    table |= {f'{s}.{k}': spec for s in sources for k, spec in SOURCE_TABLE.items()}
+    values = parameters.read(node, table)
+    if values['reference_camera'] not in values['cameras']:
+        raise ConfigError(
+            f'reference_camera: expected one of {", ".join(cameras)}, '
+            f'found {values["reference_camera"]!r}'
+        )
+    return PolicyNodeConfig(
+        values={k: values[k] for k in TABLE},
+        cameras={
+            c: CameraConfig(
+                topic=values[f'{c}.topic'] or f'{c}/image_raw',
+                transport=values[f'{c}.transport'],
+                timeout=values[f'{c}.timeout'],
+            )
+            for c in values['cameras']
+        },
+        sources={
+            s: SourceConfig(
+                **{
+                    k: () if values[f'{s}.{k}'] is None else values[f'{s}.{k}']
+                    for k in SOURCE_TABLE
+                    if k != 'type'
+                }
+            )
+            for s in values['state_sources']
+        },
+    )
