@@ -7,12 +7,11 @@ kinds, frames, sizes) is refused whole with the key the dispatcher counts by.
 from __future__ import annotations
 
 import math
-from uuid import UUID
 
 from builtin_interfaces.msg import Duration as DurationMsg
 from builtin_interfaces.msg import Time as TimeMsg
 import numpy as np
-from unique_identifier_msgs.msg import UUID as UUIDMsg
+from unique_identifier_msgs.msg import UUID
 
 from faster_core.chunk import ActionChunk
 from faster_core.embodiment import Component, Embodiment, Kind
@@ -56,7 +55,7 @@ def chunk_to_message(
     *,
     frame_id: str = 'base_link',
     instruction: str = '',
-    goal_id: bytes | UUID | None = None,
+    goal_id: UUID | None = None,
 ) -> ActionChunkMsg:
     """Build the message of a chunk.
 
@@ -65,7 +64,7 @@ def chunk_to_message(
         embodiment: names, kinds and order of the columns; its checksum is written.
         frame_id: frame of the Cartesian components.
         instruction: what the chunk carries out.
-        goal_id: 16 bytes of the goal that asked for it; zeros in free-running mode.
+        goal_id: the goal that asked for it; zeros in free-running mode.
 
     Raises:
         ChunkError: the chunk's shape is not [H, D].
@@ -81,8 +80,7 @@ def chunk_to_message(
     message.sequence_id = chunk.sequence_id
     message.embodiment_checksum = embodiment.checksum
     if goal_id is not None:
-        raw = goal_id.bytes if isinstance(goal_id, UUID) else bytes(goal_id)
-        message.goal_id = UUIDMsg(uuid=np.frombuffer(raw, np.uint8))
+        message.goal_id = goal_id
     message.instruction = instruction
     message.first_step_offset = duration_from_seconds(chunk.first_step_offset)
     message.step_period = duration_from_seconds(chunk.step_period)

@@ -12,6 +12,7 @@ import signal
 import sys
 import threading
 import time
+import traceback
 from typing import Any
 
 import numpy as np
@@ -68,7 +69,7 @@ class PolicyNode(LifecycleNode):
         # Guards instruction, generation, status and the publishers of both threads.
         self._lock = threading.RLock()
         self._thread: InferenceThread | None = None
-        self._timers: list[Any] = []
+        self._own_timers: list[Any] = []
         self.goals: GoalServer | None = None
         self.observation_age_ms = 0.0
         self.instruction, self.generation = '', 0
@@ -77,7 +78,7 @@ class PolicyNode(LifecycleNode):
         self.num_published = self.num_failures = self.failures_in_a_row = 0
         self.last_outcome_error = ''
         self.durations: list[float] = []
-        refuse_changes(self)
+        self._changes_refused = False
 
     # --- lifecycle ----------------------------------------------------------------------------
 
@@ -88,11 +89,16 @@ class PolicyNode(LifecycleNode):
             self.policy = self._factory(self.config)
             self._check_robot()
             self.policy.warmup(self.config['warmup_iterations'])
+            self._create_endpoints()
         except FasterVlaError as e:
             self.get_logger().fatal(f'cannot configure: {e}')
             return TransitionCallbackReturn.FAILURE
-        self._create_endpoints()
-        self.status = StatusBoard(self)
+        except Exception:  # rclpy would swallow it
+            self.get_logger().fatal(f'cannot configure:\n{traceback.format_exc()}')
+            return TransitionCallbackReturn.FAILURE
+        if not self._changes_refused:
+            self._changes_refused = True
+            refuse_changes(self)
         self.status.set(PolicyStatus.STATE_IDLE, 'configured')
         return TransitionCallbackReturn.SUCCESS
 
@@ -104,7 +110,7 @@ class PolicyNode(LifecycleNode):
             done=self._inference_done,
             min_period=self.config['min_replan_period'],
         )
-        self._timers = [
+        self._own_timers = [
             self.create_timer(STATUS_PERIOD, self.status.publish),
             self.create_timer(WATCH_PERIOD, self._watch),
         ]
@@ -134,9 +140,9 @@ class PolicyNode(LifecycleNode):
         self._destroy_endpoints()
 
     def _stop(self) -> None:
-        for timer in self._timers:
+        for timer in self._own_timers:
             self.destroy_timer(timer)
-        self._timers = []
+        self._own_timers = []
         if self._thread is not None:
             self._thread.stop()
             self._thread = None
@@ -162,9 +168,9 @@ class PolicyNode(LifecycleNode):
             )
 
     def _create_endpoints(self) -> None:
-        config = self.config
         self._chunks = self.create_publisher(ActionChunkMsg, '~/action_chunk', qos.CHUNK)
         self._timing = self.create_publisher(InferenceTiming, '~/timing', qos.REPORT)
+        self.status = StatusBoard(self)
         self.inputs = SensorInputs(
             self,
             self.config,
@@ -175,7 +181,7 @@ class PolicyNode(LifecycleNode):
         self._instructions = self.create_subscription(
             String, 'instruction', self._on_instruction, qos.INSTRUCTION
         )
-        self._services = [
+        self._own_services = [
             self.create_service(Trigger, '~/reset', self._on_reset),
             self.create_service(SetBool, '~/pause', self._on_pause),
         ]
@@ -189,7 +195,7 @@ class PolicyNode(LifecycleNode):
         self.inputs.destroy()
         self.status.destroy()
         self.destroy_subscription(self._instructions)
-        for service in self._services:
+        for service in self._own_services:
             self.destroy_service(service)
         self.destroy_publisher(self._chunks)
         self.destroy_publisher(self._timing)
@@ -251,7 +257,6 @@ class PolicyNode(LifecycleNode):
             before, self.instruction = self.instruction, text
             self.generation += 1
             self.failures_in_a_row = 0
-            self._asked_at = time.monotonic()
             if before or not text:
                 self._publish_hold(text)
 
@@ -339,8 +344,7 @@ class PolicyNode(LifecycleNode):
             return response
         self.clear_instruction('reset')
         self.inputs.clear()
-        if self._thread is None:
-            self.policy.reset()
+        self.policy.reset()
         response.success, response.message = True, 'buffers and instruction dropped'
         return response
 

@@ -48,7 +48,7 @@ class SensorInputs:
         self._seen_at: dict[str, float] = {}
         self.sources = {c.name: StateSource(c, config.sources[c.name]) for c in embodiment.state}
         filters = {name: SimpleFilter() for name in config.cameras}
-        self._subscriptions = [
+        self._own_subscriptions = [
             node.create_subscription(
                 TYPES[camera.transport],
                 camera.topic,
@@ -63,7 +63,7 @@ class SensorInputs:
             [filters[n] for n in self._order], SYNC_QUEUE, config['sync_slop']
         )
         self._synchronizer.registerCallback(self._on_images)
-        self._subscriptions += [
+        self._own_subscriptions += [
             node.create_subscription(
                 JointState, source.topic, lambda m, n=name: self._on_state(n, m), qos.STATE
             )
@@ -72,7 +72,7 @@ class SensorInputs:
 
     def destroy(self) -> None:
         """Free the subscriptions."""
-        for subscription in self._subscriptions:
+        for subscription in self._own_subscriptions:
             self._node.destroy_subscription(subscription)
 
     def clear(self) -> None:

@@ -1,0 +1,209 @@
+"""The description of the graph: one place for nodes, parameters, remappings and arguments."""
+
+import pathlib
+import subprocess
+import sys
+
+from project_files import module_file, ROOT
+import pytest
+import yaml
+
+from faster_core.errors import ConfigError
+from faster_vla_ros.graph import ARGUMENTS, checkpoint_needed, fastdds_profile, r1lite_wbc
+
+NAMES = ('mujoco_robot', 'action_dispatcher', 'policy_node')
+
+
+def _dispatcher(**arguments):
+    return r1lite_wbc(**arguments).node('action_dispatcher').parameters
+
+
+def test_simulation_runs_robot_dispatcher_and_policy_as_three_processes():
+    assert tuple(n.name for n in r1lite_wbc().nodes) == NAMES
+
+
+def test_a_real_robot_starts_no_simulator():
+    graph = r1lite_wbc(sim=False)
+    assert {n.name for n in graph.nodes} == {'action_dispatcher', 'policy_node'}
+    assert 'mujoco_robot' not in graph.stop_order
+
+
+def test_the_policy_ends_first_and_the_robot_last_so_that_safe_commands_are_heard():
+    assert r1lite_wbc().stop_order == ('policy_node', 'action_dispatcher', 'mujoco_robot')
+
+
+def test_only_the_dispatcher_has_commands_to_send_before_it_ends():
+    assert [n.name for n in r1lite_wbc().nodes if n.safe_stop] == ['action_dispatcher']
+
+
+def test_every_node_has_a_ready_topic_of_its_own():
+    for node in r1lite_wbc().nodes:
+        assert node.ready_topic.startswith(f'/{node.name}/')
+
+
+def test_every_executable_is_a_console_script_of_setup_py_and_a_module():
+    setup = (ROOT / 'setup.py').read_text(encoding='utf-8')
+    for node in r1lite_wbc().nodes:
+        assert f"f'{node.executable} = {{NAME}}.{node.executable}:main'" in setup
+        path = module_file(f'faster_vla_ros.{node.executable}')
+        assert path is not None
+        assert "__name__ == '__main__'" in path.read_text(encoding='utf-8')
+
+
+def test_chunks_reach_the_dispatcher_by_a_remapping():
+    remappings = r1lite_wbc().node('action_dispatcher').remappings
+    assert ('action_chunk', '/policy_node/action_chunk') in remappings
+
+
+# --- motion needs an explicit enable ----------------------------------------------------------
+
+
+def test_simulation_enables_motion_by_itself_and_a_robot_does_not():
+    assert _dispatcher(sim=True)['require_enable'] is False
+    assert _dispatcher(sim=False)['require_enable'] is True
+
+
+def test_auto_enable_can_be_switched_off_in_simulation():
+    assert _dispatcher(auto_enable='false')['require_enable'] is True
+
+
+def test_auto_enable_is_refused_on_a_real_robot():
+    with pytest.raises(ConfigError, match='explicit enable'):
+        r1lite_wbc(sim=False, auto_enable='true')
+
+
+def test_auto_enable_refuses_other_words():
+    with pytest.raises(ConfigError, match='sim, true or false'):
+        r1lite_wbc(auto_enable='perhaps')
+
+
+@pytest.mark.parametrize('dry_run', [False, True])
+def test_dry_run_reaches_the_dispatcher(dry_run):
+    assert _dispatcher(dry_run=dry_run)['dry_run'] is dry_run
+
+
+# --- arguments --------------------------------------------------------------------------------
+
+
+def test_unknown_argument_is_refused_and_known_ones_are_named():
+    with pytest.raises(ConfigError, match='colour.*checkpoint'):
+        r1lite_wbc(colour='red')
+
+
+@pytest.mark.parametrize('wrong', [{'sim': 'yes'}, {'seed': 'one'}, {'checkpoint': 3}])
+def test_argument_of_another_type_is_refused(wrong):
+    with pytest.raises(ConfigError, match=next(iter(wrong))):
+        r1lite_wbc(**wrong)
+
+
+def test_missing_params_file_is_named():
+    with pytest.raises(ConfigError, match='no file .*nowhere.yaml'):
+        r1lite_wbc(params_file='nowhere.yaml')
+
+
+def test_own_params_file_replaces_the_shipped_one(tmp_path):
+    path = tmp_path / 'mine.yaml'
+    path.write_text('/**: {}')
+    graph = r1lite_wbc(params_file=str(path))
+    for name in ('action_dispatcher', 'policy_node'):
+        assert graph.node(name).parameter_files == (path.resolve(),)
+
+
+def test_unknown_node_is_refused_and_known_ones_are_named():
+    with pytest.raises(ConfigError, match='dispatcher; known: mujoco_robot'):
+        r1lite_wbc(nodes=['dispatcher'])
+
+
+def test_simulated_robot_is_no_node_of_a_real_graph():
+    with pytest.raises(ConfigError, match='mujoco_robot'):
+        r1lite_wbc(sim=False, nodes=['mujoco_robot'])
+
+
+def test_nodes_can_be_left_out():
+    graph = r1lite_wbc(nodes=['mujoco_robot', 'action_dispatcher'])
+    assert graph.stop_order == ('action_dispatcher', 'mujoco_robot')
+    assert checkpoint_needed(graph) is None
+
+
+def test_sim_time_is_for_simulation_only():
+    with pytest.raises(ConfigError, match='use_sim_time'):
+        r1lite_wbc(sim=False, use_sim_time=True)
+
+
+def test_sim_time_makes_the_robot_publish_the_clock_and_the_others_follow_it():
+    graph = r1lite_wbc(use_sim_time=True)
+    assert graph.node('mujoco_robot').parameters['publish_clock'] is True
+    for name in ('action_dispatcher', 'policy_node'):
+        assert graph.node(name).parameters['use_sim_time'] is True
+
+
+def test_vendor_images_have_the_vendor_resolution():
+    assert r1lite_wbc(vendor_images=True).node('mujoco_robot').parameters['head_size'] == [
+        1280,
+        720,
+    ]
+    assert 'head_size' not in r1lite_wbc().node('mujoco_robot').parameters
+
+
+def test_checkpoint_and_instruction_reach_the_policy(tmp_path):
+    graph = r1lite_wbc(checkpoint=str(tmp_path), instruction='pick up the red block')
+    assert checkpoint_needed(graph) == tmp_path.resolve()
+    assert graph.node('policy_node').parameters['default_instruction'] == 'pick up the red block'
+
+
+def test_the_dispatcher_gets_the_checkpoints_own_embodiment_file(tmp_path):
+    (tmp_path / 'embodiment.yaml').write_text('name: mine')
+    assert _dispatcher(checkpoint=str(tmp_path))['embodiment'] == str(tmp_path / 'embodiment.yaml')
+    assert _dispatcher()['embodiment'].endswith('.yaml')
+
+
+@pytest.mark.parametrize('argument', ARGUMENTS, ids=lambda a: a.name)
+def test_default_of_an_argument_survives_the_way_through_text(argument):
+    assert argument.parse(argument.default_text) == argument.default
+
+
+@pytest.mark.parametrize(
+    ('name', 'text'), [('sim', 'maybe'), ('sim', ''), ('seed', 'one'), ('seed', '1.5')]
+)
+def test_wrong_text_of_an_argument_is_refused(name, text):
+    argument = {a.name: a for a in ARGUMENTS}[name]
+    with pytest.raises(ConfigError, match=name):
+        argument.parse(text)
+
+
+def test_arguments_have_names_once_and_a_help():
+    assert len({a.name for a in ARGUMENTS}) == len(ARGUMENTS)
+    assert all(a.help for a in ARGUMENTS)
+
+
+# --- what a ROS parameter file cannot hold -----------------------------------------------------
+
+
+@pytest.mark.parametrize('sim', [True, False])
+def test_parameters_are_plain_values_without_empty_lists(sim):
+    for node in r1lite_wbc(sim=sim).nodes:
+        for name, value in node.parameters.items():
+            assert isinstance(value, (bool, int, float, str, list)), name
+            assert value != []
+            assert yaml.safe_load(yaml.safe_dump({name: value})) == {name: value}
+
+
+def test_fast_dds_profile_has_room_for_a_vga_image_and_is_set_for_every_process():
+    text = fastdds_profile().read_text(encoding='utf-8')
+    segment = int(text.split('<segment_size>')[1].split('<')[0])
+    assert segment >= 20 * 640 * 480 * 3
+    variable = r1lite_wbc().environment['FASTDDS_DEFAULT_PROFILES_FILE']
+    assert pathlib.Path(variable).is_file()
+
+
+def test_the_description_is_readable_without_ros():
+    code = (
+        'import sys\n'
+        'from faster_vla_ros.graph import r1lite_wbc\n'
+        'r1lite_wbc()\n'
+        'assert not {"rclpy", "torch", "launch", "mujoco"} & set(sys.modules)'
+    )
+    done = subprocess.run(
+        [sys.executable, '-c', code], cwd=ROOT, capture_output=True, text=True, timeout=60
+    )
+    assert done.returncode == 0, done.stderr
