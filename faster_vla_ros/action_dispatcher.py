@@ -1,0 +1,284 @@
+"""Action chunks and measured positions in; commands in the robot's own messages out.
+
+All decisions are those of `faster_core.execution.Dispatcher`; this node moves messages. It is the
+process before the motors: small, without torch, and every way out of it ends in the safe command.
+
+A plain node, not a lifecycle one: it has nothing slow to configure, and its latched `~/state`,
+published from the start on, says that it works. Nothing moves before `~/enable` unless
+`require_enable` is false.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+import signal
+import sys
+import threading
+import time
+import traceback
+from typing import Any
+
+import numpy as np
+import rclpy
+from rclpy.clock import Clock, ClockType
+from rclpy.executors import ExternalShutdownException, SingleThreadedExecutor
+from rclpy.node import Node
+from rclpy.signals import SignalHandlerOptions
+from sensor_msgs.msg import JointState
+from std_msgs.msg import Bool
+from std_srvs.srv import SetBool, Trigger
+
+from faster_core.errors import FasterVlaError, ObservationError
+from faster_core.execution.dispatcher import Dispatcher
+from faster_core.execution.errors import ChunkError
+from faster_core.execution.state import Answer, Tick
+from faster_vla_msgs.msg import ActionChunk as ActionChunkMsg
+from faster_vla_ros import dispatcher_parameters, qos
+from faster_vla_ros.conversions import chunk_from_message
+from faster_vla_ros.dispatcher_status import DispatcherBoard
+from faster_vla_ros.estop import EmergencyStop
+from faster_vla_ros.outputs.wire import Wire
+from faster_vla_ros.parameters import refuse_changes
+
+STATUS_PERIOD = 1.0
+# Seconds everything gets to come to rest at the end; then velocities are cut to zero.
+SETTLE_TIME = 2.0
+# Zeros sent last: a best-effort subscriber may miss one.
+NUM_ZEROS = 5
+# Seconds between commands at the end, at most: whoever asked to end does not wait long.
+ENDING_PERIOD = 0.02
+_ASKING_TO_END = (signal.SIGINT, signal.SIGTERM, signal.SIGHUP)
+Commands = Mapping[str, np.ndarray | None]
+
+
+class ActionDispatcher(Node):
+    """Messages around one `Dispatcher`; see docs/ros.md for topics and parameters."""
+
+    def __init__(self, **kwargs: Any) -> None:
+        """Create the node; `configure` makes it work."""
+        super().__init__(
+            'action_dispatcher', automatically_declare_parameters_from_overrides=True, **kwargs
+        )
+        self._configured = False
+
+    def configure(self) -> None:
+        """Check the parameters, create everything that talks, start ticking.
+
+        Raises:
+            FasterVlaError: a parameter or the embodiment file is wrong; nothing was published.
+        """
+        self.config = dispatcher_parameters.read(self)
+        refuse_changes(self)
+        self.embodiment, rules = self.config.embodiment, self.config.rules
+        self.dispatcher = Dispatcher(self.embodiment, rules)
+        self._period = 1.0 / rules.dispatch_rate
+        dry = self.config['dry_run']
+        self._wire = Wire(self, self.embodiment, {} if dry else self.config.outputs)
+        brake = '' if dry else self.config['brake.topic']
+        self._brake = self.create_publisher(Bool, brake, qos.COMMAND) if brake else None
+        self._brake_told = 0
+        self._board = DispatcherBoard(self, self.embodiment, rules, self.config.frame_id)
+        self._last_reason = ''
+        self._bad_feedback: set[str] = set()
+        self._estop = None
+        if self.config['estop.enable']:
+            self._estop = EmergencyStop(self, self.config['estop.timeout'])
+        for name, source in self.config.sources.items():
+            self.create_subscription(
+                JointState, source.config.topic, self._feedback_taker(name), qos.STATE
+            )
+        self.create_subscription(ActionChunkMsg, 'action_chunk', self._on_chunk, qos.CHUNK)
+        self.create_service(SetBool, '~/enable', self._on_enable)
+        self.create_service(Trigger, '~/stop', self._on_stop)
+        self.create_service(Trigger, '~/reset', self._on_reset)
+        # Steady: simulated time that stands still must not stop the watchdog.
+        steady = Clock(clock_type=ClockType.STEADY_TIME)
+        self._last_tick: float | None = None
+        self._timer = self.create_timer(self._period, self._on_timer, clock=steady)
+        self.create_timer(STATUS_PERIOD, self._board.publish, clock=steady)
+        self._configured = True
+        self._tick()
+        self.get_logger().info(f'ready: {self.embodiment.name}{", dry run" if dry else ""}')
+
+    def leave(self) -> None:
+        """Come to rest, send zeros, go silent; safe to call from any state.
+
+        Raises:
+            Exception: what went wrong on the way to rest, after the zeros were sent.
+        """
+        if not self._configured:
+            return
+        self._configured = False
+        self._timer.cancel()
+        pause = min(self._period, ENDING_PERIOD)
+        try:
+            self.dispatcher.stop(self._now(), 'the dispatcher ends')
+            end, before = time.perf_counter() + SETTLE_TIME, None
+            while time.perf_counter() < end:
+                commands = self._tick().commands
+                if before is not None and _at_rest(before, commands):
+                    break
+                before = commands
+                time.sleep(pause)
+        finally:
+            # Also if nothing was ever commanded here: a chassis that latches its last target may
+            # still follow that of a dispatcher that was killed.
+            for _ in range(NUM_ZEROS):
+                self._wire.send_zeros(self.get_clock().now().to_msg())
+                time.sleep(pause)
+
+    def _now(self) -> float:
+        return self.get_clock().now().nanoseconds * 1e-9
+
+    # --- ticks --------------------------------------------------------------------------------
+
+    def _on_timer(self) -> None:
+        if self._last_tick is not None:
+            self._board.timed(time.perf_counter() - self._last_tick - self._period)
+        self._tick()
+
+    def _tick(self) -> Tick:
+        """Compute, encode and publish one set of commands."""
+        self._last_tick = time.perf_counter()
+        if self._estop is not None and (reason := self._estop.reason):
+            self.dispatcher.stop(self._now(), reason)
+        tick = self.dispatcher.tick(self._now())
+        stamp = self.get_clock().now().to_msg()
+        self._release_brake(tick.state.enabled)
+        self._wire.send(tick.commands, stamp)
+        self._board.update(tick.state)
+        self._board.planned(tick.commands, stamp)
+        return tick
+
+    def _release_brake(self, enabled: bool) -> None:
+        """Tell everyone who listens, once per enable, that the chassis may move."""
+        if self._brake is None:
+            return
+        listeners = self._brake.get_subscription_count() if enabled else 0
+        if listeners > self._brake_told:
+            self._brake.publish(Bool(data=False))
+        self._brake_told = listeners
+
+    # --- inputs -------------------------------------------------------------------------------
+
+    def _on_chunk(self, message: ActionChunkMsg) -> None:
+        """Report on a chunk, then command from it at once.
+
+        Waiting for the next tick would add up to one period to the latency. The timer starts
+        anew, so commands never come farther apart than a period; the core moves by the time
+        that really passed.
+        """
+        now = self._now()
+        try:
+            chunk = chunk_from_message(message, self.embodiment, frame_id=self.config.frame_id)
+        except ChunkError as error:
+            report = self.dispatcher.refuse(
+                error, sequence_id=message.sequence_id, num_rows=message.num_steps, now=now
+            )
+        else:
+            report = self.dispatcher.on_chunk(chunk, now)
+        # An observer takes the first command after the report for the first of this chunk.
+        self._board.report(message.header.stamp, report)
+        if report.accepted:
+            self._tick()
+            self._timer.reset()
+        elif report.reason != self._last_reason:
+            self.get_logger().warning(
+                f'chunk {report.sequence_id} rejected: {report.reason}: {report.detail}'
+            )
+        self._last_reason = report.reason
+
+    def _feedback_taker(self, name: str) -> Callable[[JointState], None]:
+        source = self.config.sources[name]
+
+        def take(message: JointState) -> None:
+            try:
+                values = source.parse(message)
+            except ObservationError as e:
+                # Not counted as fresh: the core stops when nothing better comes.
+                if name not in self._bad_feedback:
+                    self._bad_feedback.add(name)
+                    self.get_logger().error(f'feedback ignored: {e}', throttle_duration_sec=1.0)
+                return
+            self._bad_feedback.discard(name)
+            # Simulated time is 0 until it begins; what came before would be stale at once.
+            if (now := self._now()) > 0.0:
+                self.dispatcher.on_feedback(name, values, now)
+
+        return take
+
+    # --- services -----------------------------------------------------------------------------
+
+    def _on_enable(self, request: SetBool.Request, response: SetBool.Response) -> SetBool.Response:
+        return self._answer(self.dispatcher.enable(request.data, self._now()), response)
+
+    def _on_stop(self, request: Trigger.Request, response: Trigger.Response) -> Trigger.Response:
+        return self._answer(self.dispatcher.stop(self._now()), response)
+
+    def _on_reset(self, request: Trigger.Request, response: Trigger.Response) -> Trigger.Response:
+        if self._estop is not None and (reason := self._estop.reason):
+            return self._answer(
+                Answer(success=False, message=f'still stopped: {reason}'), response
+            )
+        return self._answer(self.dispatcher.reset(self._now()), response)
+
+    def _answer(self, answer: Answer, response: Any) -> Any:
+        self.get_logger().info(answer.message)
+        self._tick()
+        self._timer.reset()
+        response.success, response.message = answer.success, answer.message
+        return response
+
+
+def _at_rest(before: Commands, commands: Commands) -> bool:
+    """Return whether two ticks command the same place, which only positions at rest and zeros do.
+
+    A velocity being ramped down differs from tick to tick until it is zero.
+    """
+    return all(
+        (a is None and b is None) or (a is not None and b is not None and (a == b).all())
+        for a, b in ((before[name], commands[name]) for name in commands)
+    )
+
+
+def main(args: list[str] | None = None) -> int:
+    """Run the node until it is told to end; 1 if it could not be configured or failed."""
+    ending = threading.Event()
+    # Ours only take a note: rclpy's would end the context before the safe commands are sent, and
+    # an exception in the middle of a tick would leave half of its commands unsent.
+    for number in _ASKING_TO_END:
+        signal.signal(number, lambda *_: ending.set())
+    rclpy.init(args=args, signal_handler_options=SignalHandlerOptions.NO)
+    node = ActionDispatcher()
+    executor = SingleThreadedExecutor()
+    executor.add_node(node)
+    status = 0
+    try:
+        node.configure()
+        while not ending.is_set():
+            executor.spin_once(timeout_sec=0.1)
+        node.get_logger().info('ending')
+    except ExternalShutdownException:
+        pass
+    except FasterVlaError as e:
+        node.get_logger().fatal(f'cannot go on: {e}')
+        status = 1
+    except Exception:
+        node.get_logger().fatal(f'failed:\n{traceback.format_exc()}')
+        status = 1
+    # A signal during the interpreter's own end would turn a clean end into a failure.
+    for number in _ASKING_TO_END:
+        signal.signal(number, signal.SIG_IGN)
+    try:
+        node.leave()
+    except Exception:
+        node.get_logger().fatal(f'failed while ending:\n{traceback.format_exc()}')
+        status = 1
+    executor.shutdown()
+    node.destroy_node()
+    rclpy.try_shutdown()
+    return status
+
+
+if __name__ == '__main__':
+    sys.exit(main())

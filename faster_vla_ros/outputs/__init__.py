@@ -1,0 +1,43 @@
+"""Outputs of the dispatcher: one file per kind of message, one protocol, one registry."""
+
+from __future__ import annotations
+
+from faster_core.embodiment import Component
+from faster_core.errors import ConfigError
+from faster_vla_ros.outputs.float64_array import Float64Array
+from faster_vla_ros.outputs.joint_state_stream import JointStateStream
+from faster_vla_ros.outputs.protocol import Output, OutputConfig
+from faster_vla_ros.outputs.twist import TwistOutput
+from faster_vla_ros.outputs.twist_stamped import TwistStampedOutput
+
+__all__ = ['NONE', 'OUTPUTS', 'Output', 'OutputConfig', 'create', 'keys']
+
+# The component is computed, checked and reported, but sent nowhere.
+NONE = 'none'
+OUTPUTS: dict[str, type[Output]] = {
+    'joint_state_stream': JointStateStream,
+    'twist_stamped': TwistStampedOutput,
+    'twist': TwistOutput,
+    'float64_array': Float64Array,
+}
+
+
+def keys(output: str, component: str) -> tuple[str, ...]:
+    """Return the parameters an output reads beside `output`.
+
+    Raises:
+        ConfigError: no such output; names component and available outputs.
+    """
+    if output == NONE:
+        return ()
+    if output not in OUTPUTS:
+        raise ConfigError(
+            f'{component}.output: expected one of {", ".join([*OUTPUTS, NONE])}, found {output!r}'
+        )
+    return ('topic', *OUTPUTS[output].KEYS)
+
+
+def create(output: str, component: Component, config: OutputConfig) -> Output | None:
+    """Return the output of a component, None for `none` (ConfigError if they do not fit)."""
+    keys(output, component.name)
+    return None if output == NONE else OUTPUTS[output](component, config)

@@ -1,0 +1,158 @@
+"""Outputs: values of a component to one message, and what does not fit is refused by name."""
+
+import numpy as np
+import pytest
+
+pytest.importorskip('rclpy')
+pytest.importorskip('faster_vla_msgs')
+
+from builtin_interfaces.msg import Time
+
+from faster_core.embodiment import Component, Kind
+from faster_core.errors import ConfigError
+from faster_vla_ros import outputs
+from faster_vla_ros.outputs import OutputConfig
+from faster_vla_ros.outputs.wire import Wire
+
+pytestmark = pytest.mark.ros
+
+STAMP = Time(sec=12, nanosec=34)
+ARM = Component(name='arm', kind=Kind.JOINT_POSITION, names=('a', 'b'))
+WHEELS = Component(name='wheels', kind=Kind.JOINT_VELOCITY, names=('left', 'right'))
+GRIPPER = Component(name='gripper', kind=Kind.GRIPPER_POSITION, names=('finger',))
+BASE = Component(name='base', kind=Kind.TWIST, names=('vx', 'vy', 'wz'))
+
+
+def encode(output, component, values, **config):
+    made = outputs.create(output, component, OutputConfig(topic='t', **config))
+    return made.message(np.array(values), STAMP)
+
+
+def test_joint_positions_go_out_by_the_names_of_the_embodiment_with_the_time_of_the_tick():
+    message = encode('joint_state_stream', ARM, [0.25, -1.5])
+    assert list(message.name) == ['a', 'b']
+    assert list(message.position) == [0.25, -1.5]
+    assert not message.velocity
+    assert message.header.stamp == STAMP
+
+
+def test_names_given_are_sent_as_given():
+    message = encode('joint_state_stream', ARM, [0.0, 0.0], joints=('x1', 'x2'))
+    assert list(message.name) == ['x1', 'x2']
+
+
+def test_joint_speeds_go_into_the_velocity_field():
+    message = encode('joint_state_stream', WHEELS, [1.0, 2.0])
+    assert list(message.velocity) == [1.0, 2.0]
+    assert not message.position
+
+
+def test_scale_and_offset_turn_si_into_the_unit_of_the_wire():
+    message = encode('joint_state_stream', GRIPPER, [0.05], scale=1000.0, offset=3.0)
+    assert list(message.position) == pytest.approx([53.0])
+
+
+def test_a_twist_fills_the_axes_of_the_component_and_leaves_the_others_zero():
+    message = encode('twist_stamped', BASE, [0.1, 0.2, 0.3], frame_id='base_footprint')
+    linear, angular = message.twist.linear, message.twist.angular
+    assert (linear.x, linear.y, linear.z) == (0.1, 0.2, 0.0)
+    assert (angular.x, angular.y, angular.z) == (0.0, 0.0, 0.3)
+    assert message.header.frame_id == 'base_footprint'
+    assert message.header.stamp == STAMP
+
+
+def test_a_plain_twist_says_the_same():
+    message = encode('twist', BASE, [0.1, 0.2, 0.3])
+    assert (message.linear.x, message.linear.y, message.angular.z) == (0.1, 0.2, 0.3)
+
+
+def test_joint_speeds_become_a_twist_by_the_axes_given():
+    message = encode('twist', WHEELS, [0.1, 0.2], axes=('vz', 'wy'))
+    assert (message.linear.z, message.angular.y) == (0.1, 0.2)
+
+
+def test_an_array_keeps_the_order_of_the_embodiment():
+    assert list(encode('float64_array', ARM, [2.0, 1.0], scale=2.0).data) == [4.0, 2.0]
+
+
+def test_none_sends_nothing():
+    assert outputs.create('none', ARM, OutputConfig(topic='')) is None
+    assert outputs.keys('none', 'arm') == ()
+
+
+@pytest.mark.parametrize(
+    ('output', 'component', 'config', 'words'),
+    [
+        ('joint_trajectory', ARM, {}, ('arm.output', 'joint_state_stream', 'none')),
+        ('parallel_gripper_command', GRIPPER, {}, ('gripper.output', 'twist_stamped')),
+        ('joint_state_stream', BASE, {}, ('base.output', 'twist', 'joint_position')),
+        ('twist', ARM, {}, ('arm.output', 'joint_position')),
+        ('twist_stamped', GRIPPER, {}, ('gripper.output', 'gripper_position')),
+        ('joint_state_stream', ARM, {'joints': ('x',)}, ('arm.joints', '2 names')),
+        ('twist', BASE, {'axes': ('vx', 'vy')}, ('base.axes', '3 different axes')),
+        ('twist', BASE, {'axes': ('vy', 'vx', 'wz')}, ('base.axes', "['vx', 'vy', 'wz']")),
+        ('twist', WHEELS, {}, ('wheels.axes', 'left')),
+        ('twist', WHEELS, {'axes': ('vx', 'vx')}, ('wheels.axes', '2 different axes')),
+    ],
+)
+def test_what_does_not_fit_is_refused_by_name(output, component, config, words):
+    with pytest.raises(ConfigError) as error:
+        outputs.create(output, component, OutputConfig(topic='t', **config))
+    assert not [word for word in words if word not in str(error.value)]
+
+
+class _Publisher:
+    def __init__(self, topic, log):
+        self._topic, self._log = topic, log
+
+    def publish(self, message):
+        self._log.append((self._topic, message))
+
+
+class _Node:
+    def __init__(self):
+        self.log = []
+
+    def create_publisher(self, kind, topic, profile):
+        return _Publisher(topic, self.log)
+
+
+class _Robot:
+    action = (ARM, BASE)
+
+
+def _wire(**names):
+    node = _Node()
+    components = {c.name: c for c in _Robot.action}
+    made = {
+        name: (outputs.create(output, components[name], OutputConfig(topic=name)), name)
+        for name, output in names.items()
+    }
+    return node, Wire(node, _Robot, made)
+
+
+def test_the_wire_sends_what_is_commanded_and_is_silent_about_the_rest():
+    node, wire = _wire(arm='joint_state_stream', base='twist')
+    wire.send({'arm': None, 'base': np.array([0.1, 0.0, 0.0])}, STAMP)
+    assert [topic for topic, _ in node.log] == ['base']
+
+
+def test_a_component_without_output_is_not_sent():
+    node, wire = _wire(base='twist')
+    wire.send({'arm': np.zeros(2), 'base': np.zeros(3)}, STAMP)
+    assert [topic for topic, _ in node.log] == ['base']
+
+
+def test_nothing_is_published_when_one_message_cannot_be_encoded():
+    node, wire = _wire(arm='joint_state_stream', base='twist')
+    with pytest.raises(ValueError):
+        wire.send({'arm': np.zeros(2), 'base': np.zeros(2)}, STAMP)  # one value is missing
+    assert not node.log
+
+
+def test_zeros_go_to_velocities_and_never_to_positions():
+    node, wire = _wire(arm='joint_state_stream', base='twist')
+    wire.send_zeros(STAMP)
+    ((topic, message),) = node.log
+    assert topic == 'base'
+    assert message.linear.x == message.linear.y == message.angular.z == 0.0
