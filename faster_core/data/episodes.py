@@ -16,6 +16,18 @@ import numpy as np
 from faster_core.embodiment import Embodiment
 from faster_core.errors import FasterVlaError
 
+# What reading a file that is no episode raises: EOFError when it is empty, TypeError (before
+# Python 3.11 AttributeError) when it is one bare array.
+_UNREADABLE = (
+    AttributeError,
+    EOFError,
+    KeyError,
+    OSError,
+    TypeError,
+    ValueError,
+    zipfile.BadZipFile,
+)
+
 
 class EpisodeError(FasterVlaError, ValueError):
     """An episode file is missing, truncated or has inconsistent lengths."""
@@ -88,7 +100,7 @@ def load_episode(path: str | pathlib.Path) -> Episode:
                 k.removeprefix('image.'): file[k] for k in file.files if k.startswith('image.')
             }
             return Episode(images=images, state=file['state'], action=file['action'], **meta)
-    except (OSError, ValueError, KeyError, TypeError, zipfile.BadZipFile) as e:
+    except _UNREADABLE as e:
         raise EpisodeError(f'episode {path}: {e}') from e
 
 
@@ -121,7 +133,7 @@ def load_actions(folder: str | pathlib.Path) -> list[np.ndarray]:
         try:
             with np.load(path, allow_pickle=False) as file:
                 actions.append(file['action'])
-        except (OSError, ValueError, KeyError, zipfile.BadZipFile) as e:
+        except _UNREADABLE as e:
             raise EpisodeError(f'episode {path}: {e}') from e
     return actions
 

@@ -2,12 +2,13 @@
 
 Recovery data (DART, Laskey et al. 2017): in a share of the episodes short bursts of noise are
 added to what the robot executes; the recorded action is what the expert wants in the disturbed
-state.
+state. In another share the robot first sets out on another task, so that a change of mind in
+mid-motion is nothing new to a policy.
 """
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 import dataclasses
 import json
 import multiprocessing
@@ -36,6 +37,8 @@ class DemoConfig:
         noisy_share: share of episodes with noise bursts.
         bursts: most bursts in a noisy episode.
         burst_speed: joint speed (rad/s) of a burst, per joint uniform in ±.
+        switched_share: share of episodes that begin, unrecorded, with another task.
+        prelude_steps: fewest and most control steps of that other task.
         image_size: square render size, pixels.
         jpeg_quality: images pass through JPEG as they do on the wire.
         max_steps: give an episode up after so many control steps.
@@ -47,15 +50,28 @@ class DemoConfig:
     noisy_share: float = 0.6
     bursts: int = 2
     burst_speed: float = 0.5
+    switched_share: float = 0.2
+    prelude_steps: tuple[int, int] = (8, 30)
     image_size: int = 96
     jpeg_quality: int = 90
     max_steps: int = 180
     settle_steps: int = 8
 
     def __post_init__(self) -> None:
-        """Refuse unknown tasks and seeds reserved for selection and measuring (ConfigError)."""
+        """Refuse wrong counts, unknown tasks and seeds reserved for selection and measuring.
+
+        Raises:
+            ConfigError: names the value and what was expected.
+        """
+        if not isinstance(self.episodes, Mapping):
+            raise ConfigError(f'episodes: expected task: number, found {self.episodes!r}')
+        if bad := {t: n for t, n in self.episodes.items() if type(n) is not int or n < 0}:
+            raise ConfigError(f'episodes: expected whole numbers >= 0, found {bad}')
+        if type(self.bursts) is not int or self.bursts < 1:
+            raise ConfigError(f'bursts: expected a whole number >= 1, found {self.bursts!r}')
         if unknown := set(self.episodes) - set(TASKS):
             raise ConfigError(f'unknown tasks {sorted(unknown)}; known: {", ".join(TASKS)}')
+        object.__setattr__(self, 'prelude_steps', tuple(self.prelude_steps))
         last = self.first_seed + sum(self.episodes.values())
         if self.first_seed < 0 or last > FIRST_RESERVED_SEED:
             raise ConfigError(
@@ -80,6 +96,8 @@ def record_episode(sim: R1LiteSim, seed: int, task: str, config: DemoConfig) -> 
     expert, embodiment = Expert(sim), sim.embodiment
     noise = _bursts(rng, config) if rng.random() < config.noisy_share else {}
     command = expert.initial_command()
+    if rng.random() < config.switched_share:
+        command = _set_out_on_another_task(sim, expert, command, rng, config)
     frames: dict[str, list[np.ndarray]] = {c: [] for c in embodiment.cameras}
     states, actions, after = [], [], 0
     for t in range(config.max_steps):
@@ -104,6 +122,24 @@ def record_episode(sim: R1LiteSim, seed: int, task: str, config: DemoConfig) -> 
                 embodiment_checksum=embodiment.checksum,
             )
     return None
+
+
+def _set_out_on_another_task(
+    sim: R1LiteSim,
+    expert: Expert,
+    command: np.ndarray,
+    rng: np.random.Generator,
+    config: DemoConfig,
+) -> np.ndarray:
+    """Follow another task for a while; returns the set-point [D] it ends with."""
+    task = sim.task.name
+    sim.ask(str(rng.choice([name for name in TASKS if name != task])))
+    for _ in range(int(rng.integers(config.prelude_steps[0], config.prelude_steps[1] + 1))):
+        following = expert.next_command(command)
+        sim.glide(command, following, sim.embodiment.step_period)
+        command = following
+    sim.ask(task)
+    return command
 
 
 def through_jpeg(image: np.ndarray, quality: int) -> np.ndarray:

@@ -28,6 +28,8 @@ HOVER = 0.10
 LIFT = 0.11
 RAISE = 0.14
 ALIGNED = 0.010
+# Further off its place before the table (m), the base drives back before a hand reaches out.
+BASE_PLACE = 0.06
 REALIGN = 0.025
 # The hand points down, its z axis (the camera's side) forward.
 HAND_DOWN = np.array([[0.0, 0.0, 1.0], [0.0, 1.0, 0.0], [-1.0, 0.0, 0.0]])
@@ -62,8 +64,11 @@ class Expert:
             self._rest_arm(new, command, side)
         task = self._sim.task
         torso_height = 0.0
+        base_y = self._sim.feedback('base')[0][1]
         if task.motion == 'drive':
-            self._drive(new, command)
+            self._drive(new, command, self._sim.data.body(task.target).xpos[1])
+        elif abs(base_y) > BASE_PLACE:
+            self._drive(new, command, 0.0)
         else:
             torso_height = self._pick(new, command, raise_high=task.motion == 'raise')
         new[self._slices['torso']] = self._torso(torso_height)
@@ -75,11 +80,9 @@ class Expert:
         new[arm] = command[arm] + step
         new[gripper] = min(command[gripper] + GRIPPER_SPEED * self._dt, scene.GRIPPER_OPEN)
 
-    def _drive(self, new: np.ndarray, command: np.ndarray) -> None:
-        sim = self._sim
-        position, _ = sim.feedback('base')
-        lateral = sim.data.body(sim.task.target).xpos[1] - position[1]
-        speed = np.clip(1.2 * lateral, *_limits(BASE_SPEED))
+    def _drive(self, new: np.ndarray, command: np.ndarray, y: float) -> None:
+        position, _ = self._sim.feedback('base')
+        speed = np.clip(1.2 * (y - position[1]), *_limits(BASE_SPEED))
         last = command[self._slices['base']]
         speed = last[1] + np.clip(speed - last[1], *_limits(BASE_ACCELERATION * self._dt))
         turn = np.clip(-1.0 * position[2], *_limits(0.2))

@@ -57,8 +57,7 @@ class R1LiteSim:
         self._base_dof = [self.model.joint(f'base_{a}').dofadr[0] for a in ('x', 'y', 'yaw')]
         self._base_qpos = [self.model.joint(f'base_{a}').qposadr[0] for a in ('x', 'y', 'yaw')]
         self._base_ctrl = [self.model.actuator(f'base_{a}').id for a in ('x', 'y', 'yaw')]
-        self.task: Task = next(iter(TASKS.values()))
-        self.seed = 0
+        self.task: Task
         self.reset(0)
 
     def reset(self, seed: int, task: str | None = None) -> None:
@@ -71,10 +70,9 @@ class R1LiteSim:
         Raises:
             KeyError: unknown task; the message lists the known ones.
         """
-        if task is not None and task not in TASKS:
-            raise KeyError(f'unknown task {task!r}; known: {", ".join(TASKS)}')
+        self.ask(scene_task(seed).name if task is None else task)
         layout = scene.draw_layout(seed)
-        self.seed, self.task = seed, TASKS[task] if task else scene_task(seed)
+        self.seed = seed
         model, data = self.model, self.data
         mujoco.mj_resetData(model, data)
         data.qpos[self._base_qpos] = layout.base
@@ -96,6 +94,16 @@ class R1LiteSim:
         for side in SIDES:
             self.set_command(f'{side}_arm', data.qpos[self._arm_qpos[side]])
             self.set_command(f'{side}_gripper', [scene.GRIPPER_OPEN])
+
+    def ask(self, task: str) -> None:
+        """Set the task that decides about success; nothing in the world changes.
+
+        Raises:
+            KeyError: unknown task; the message lists the known ones.
+        """
+        if task not in TASKS:
+            raise KeyError(f'unknown task {task!r}; known: {", ".join(TASKS)}')
+        self.task = TASKS[task]
         self._held_since: float | None = None
 
     @property
