@@ -6,7 +6,7 @@ where commands go (`WIRE_KEYS`) are known here and judged by the node.
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 import dataclasses
 import math
 import pathlib
@@ -37,7 +37,15 @@ WIRE_KEYS = (
     'feedback.scale',
     'feedback.offset',
 )
-NODE_KEYS = ('autostart', 'dry_run', 'embodiment', 'estop.enable', 'estop.timeout', 'use_sim_time')
+NODE_KEYS = (
+    'autostart',
+    'brake.topic',
+    'dry_run',
+    'embodiment',
+    'estop.enable',
+    'estop.timeout',
+    'use_sim_time',
+)
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True, eq=False)
@@ -119,10 +127,10 @@ class DispatcherConfig:
         """
         names = [c.name for c in embodiment.action]
         found = parameters.get('components')
-        if found is None or list(found) != names:
+        listed = isinstance(found, Sequence) and not isinstance(found, str)
+        if not listed or list(found) != names:
             raise ConfigError(
-                f'components: found {None if found is None else list(found)}, the embodiment '
-                f'{embodiment.name} has {names}'
+                f'components: found {found!r}, the embodiment {embodiment.name} has {names}'
             )
         own = {f.name for f in dataclasses.fields(cls)}
         limits = _LIMIT_KEYS + WIRE_KEYS
@@ -132,6 +140,7 @@ class DispatcherConfig:
         general = {k: v for k, v in parameters.items() if k in own and k != 'components'}
         general = {k: _as_float(v) if k in _FLOATS else v for k, v in general.items()}
         timeout = general.get('stop_pub_timeout', cls.stop_pub_timeout)
+        _number(timeout, 'stop_pub_timeout')
         components = {c.name: _component_config(c, parameters, timeout) for c in embodiment.action}
         return cls(components=components, **general)
 
@@ -158,13 +167,15 @@ def robot_file_parameters(
     """
     try:
         raw = yaml.safe_load(pathlib.Path(path).read_text(encoding='utf-8'))
-    except (OSError, UnicodeDecodeError, yaml.YAMLError) as e:
+    except (OSError, ValueError, yaml.YAMLError) as e:  # ValueError: encoding, impossible date
         raise ConfigError(f'{path}: {e}') from e
     for key in ('/**', node, 'ros__parameters'):
         if not isinstance(raw, Mapping) or key not in raw:
             raise ConfigError(f'no {key!r} on the way to /**: {node}: ros__parameters')
         raw = raw[key]
-    return _flatten(raw)
+    if raw is not None and not isinstance(raw, Mapping):
+        raise ConfigError(f'ros__parameters of {node}: expected a mapping, found {raw!r}')
+    return _flatten(raw or {})
 
 
 _LIMIT_KEYS = (
@@ -187,7 +198,7 @@ _FLOATS = (
 
 def _flatten(raw: Any, prefix: str = '') -> dict[str, Any]:
     flat: dict[str, Any] = {}
-    for key, value in (raw or {}).items():
+    for key, value in raw.items():
         if isinstance(value, Mapping):
             flat |= _flatten(value, f'{prefix}{key}.')
         else:

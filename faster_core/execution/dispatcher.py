@@ -12,6 +12,8 @@ Pure: no clock, no thread, no ROS. Every method takes `now`, seconds of the robo
 
 from __future__ import annotations
 
+import math
+
 import numpy as np
 
 from faster_core.chunk import ActionChunk
@@ -55,6 +57,7 @@ class Dispatcher:
         self._last_tick: float | None = None
         self._still_ticks = 0
         self._idle_since: float | None = None
+        self._moved_at: dict[str, float] = {}  # component -> when it moved last
         self._last_stamp = -np.inf
         self._violations = 0
         self._num_accepted = 0
@@ -68,6 +71,7 @@ class Dispatcher:
     def set_config(self, config: DispatcherConfig) -> None:
         """Take other limits at run time; set-points go on from where they are."""
         self._config = config
+        self._feedback.timeout = config.feedback_timeout
         if self._motion is not None:
             self._motion.set_config(config)
 
@@ -172,13 +176,16 @@ class Dispatcher:
     def _accept(self, chunk: ActionChunk) -> int:
         """Make a chunk the plan; returns the number of rows that came too late."""
         now = self._now
-        if self._stop_reason:
+        moves = np.ndim(chunk.values) != 2 or len(chunk.values) > 0
+        if self._stop_reason and moves:
             raise ChunkError('stopped', f'stopped ({self._stop_reason}), expected a reset')
-        if not self._enabled:
+        if not self._enabled and moves:
             raise ChunkError('not_enabled', 'motion is disabled, expected enable')
         checks.check_layout(chunk, self._embodiment)
-        if not chunk.num_steps:
-            self._plan, self._message = None, 'the plan was dropped'
+        if not moves:
+            # A wish to hold is always granted; without motion there is nothing to drop.
+            if self._enabled:
+                self._plan, self._message = None, 'the plan was dropped'
             self._last_stamp = max(self._last_stamp, min(chunk.stamp, now))
             return 0
         dropped = checks.check_time(
@@ -258,6 +265,8 @@ class Dispatcher:
             if stopping:
                 self._latch('plan_exhausted', tuple(stopping))
         if self._motion is not None:
+            # Before braking: what comes to rest now must still be told so, however late the tick.
+            self._moved_at |= {n: self._now for n in names if not self._motion.at_rest(n)}
             # A clock that stands still must not keep the base moving: brake by the tick.
             self._motion.settle(dt if dt > 0 else nominal)
         if self._stop_reason:
@@ -275,9 +284,10 @@ class Dispatcher:
             return self._motion.command(name)
         if self._idle_since is None or (self._motion is None and position):
             return None  # nothing was ever sent
+        # Counted from rest: silence must not follow a speed that some robot goes on executing.
         timeout = self._config.components[name].stop_pub_timeout
-        at_rest = self._motion is None or self._motion.at_rest(name)
-        if at_rest and timeout and self._now - self._idle_since > timeout:
+        at_rest_since = max(self._idle_since, self._moved_at.get(name, -np.inf))
+        if timeout and self._now - at_rest_since > timeout:
             return None
         if self._motion is None:
             return np.zeros(self._embodiment.action_component(name).size)
@@ -298,15 +308,20 @@ class Dispatcher:
         self._stop_reason, self._stop_components = reason, components
 
     def _advance(self, now: float) -> None:
-        """Take the time; a clock that was set back clears the buffers and disarms."""
-        if now >= self._now - CLOCK_TOLERANCE:
+        """Take the time; a clock set back, or no number, clears the buffers and disarms."""
+        if math.isfinite(now) and now >= self._now - CLOCK_TOLERANCE:
             self._now = max(now, self._now)
             return
-        self._now, self._last_tick, self._still_ticks = now, None, 0
+        before = self._now
+        if math.isfinite(now):
+            self._now = now
+        self._last_tick, self._still_ticks = None, 0
         self._feedback.clear()
+        self._moved_at.clear()
         self._last_stamp = -np.inf
         self._auto_enable = False
+        if self._idle_since is not None and self._now < before:
+            # Who has fallen silent stays silent: by now another source may move the robot.
+            self._idle_since += self._now - before
         if self._enabled:
             self._disarm('the clock was set back: enable again')
-        if self._idle_since is not None:
-            self._idle_since = now

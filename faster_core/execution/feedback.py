@@ -11,8 +11,8 @@ class Feedback:
     """Measured positions with their times; velocities are kept as a sign of life only."""
 
     def __init__(self, embodiment: Embodiment, timeout: float) -> None:
-        """Take the layout and the age (seconds) from which a position is stale."""
-        self._embodiment, self._timeout = embodiment, timeout
+        """Take the layout and the age (seconds) beyond which a position is stale."""
+        self._embodiment, self.timeout = embodiment, timeout
         self._newest: dict[str, tuple[float, np.ndarray]] = {}
 
     def take(self, component: str, measured: np.ndarray, now: float) -> bool:
@@ -29,7 +29,7 @@ class Feedback:
         return tuple(
             c.name
             for c in self._embodiment.action
-            if c.kind.is_position and now - self._newest.get(c.name, (-np.inf,))[0] > self._timeout
+            if c.kind.is_position and not self._age(c.name, now) <= self.timeout
         )
 
     def positions(self) -> dict[str, np.ndarray]:
@@ -39,6 +39,9 @@ class Feedback:
             for c in self._embodiment.action
             if c.kind.is_position and c.name in self._newest
         }
+
+    def _age(self, component: str, now: float) -> float:
+        return now - self._newest[component][0] if component in self._newest else np.inf
 
     def clear(self) -> None:
         """Forget everything (the clock was set back)."""

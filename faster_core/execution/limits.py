@@ -59,23 +59,37 @@ class PositionLimiter:
         change = config.max_acceleration * dt
         velocity = np.clip(velocity, self.velocity - change, self.velocity + change)
         velocity = np.clip(velocity, -config.max_velocity, config.max_velocity)
-        position = self.position + velocity * dt
-        # Nobody brakes for a range whose end is reached exactly; a start outside of it (measured
-        # there) is led back at the limited speed instead of jumping in.
-        inside = np.clip(position, config.lower, config.upper)
-        was_inside = (self.position >= config.lower) & (self.position <= config.upper)
-        position = np.where(was_inside, inside, position)
-        self.velocity = (position - self.position) / dt
-        self.velocity[np.abs(self.velocity) < _STANDING] = 0.0
-        self.position = position
+        self._move(velocity, dt)
         slack = _ROUNDING * config.max_velocity * dt
-        reached = goal if self._switches else position
+        reached = goal if self._switches else self.position
         return bool((np.abs(reached - target) > slack).any())
+
+    def settle(self, dt: float) -> None:
+        """Brake for one tick of `dt` > 0 seconds.
+
+        No target is aimed at: with ticks of uneven length it would be overshot and returned to,
+        and a set-point outside of its range would be led back by a robot that should stand.
+        """
+        self._move(_slower(self.velocity, self.config.max_acceleration * dt), dt)
 
     def resting_point(self) -> np.ndarray:
         """Return [d] where it comes to rest when braked from now on: x + v |v| / 2a."""
         way = self.velocity * np.abs(self.velocity) / (2.0 * self.config.max_acceleration)
         return self.position + way
+
+    def _move(self, velocity: np.ndarray, dt: float) -> None:
+        """Move at `velocity` [d] for `dt` seconds, not out of the range.
+
+        Nobody brakes for a range whose end is reached exactly; a start outside of it (measured
+        there) is led back at the limited speed instead of jumping in.
+        """
+        lower, upper = self.config.lower, self.config.upper
+        position = self.position + velocity * dt
+        was_inside = (self.position >= lower) & (self.position <= upper)
+        position = np.where(was_inside, np.clip(position, lower, upper), position)
+        self.velocity = (position - self.position) / dt
+        self.velocity[np.abs(self.velocity) < _STANDING] = 0.0
+        self.position = position
 
 
 class VelocityLimiter:
@@ -114,18 +128,29 @@ class VelocityLimiter:
         self.velocity = np.clip(velocity, self.velocity - change, self.velocity + change)
         return bool((np.abs(self.velocity - target) > _ROUNDING * config.max_velocity).any())
 
+    def settle(self, dt: float) -> None:
+        """Brake for one tick of `dt` > 0 seconds."""
+        self.velocity = _slower(self.velocity, self.config.max_acceleration * dt)
+
     def resting_point(self) -> np.ndarray:
         """Return zero velocity, [d]."""
         return np.zeros_like(self.velocity)
 
 
-def _braking_speed(distance: np.ndarray, acceleration: np.ndarray, dt: float) -> np.ndarray:
-    """Largest sampled speed from which `distance` suffices to brake (infinite without a limit).
+def _slower(velocity: np.ndarray, change: np.ndarray) -> np.ndarray:
+    """Return a velocity nearer to zero by at most `change`, exactly zero when that suffices."""
+    slower = velocity - np.clip(velocity, -change, change)
+    return np.where(np.abs(slower) < _STANDING, 0.0, slower)
 
-    Solves v dt / 2 + v² / 2a = |distance|: braking in steps of a dt covers v dt / 2 more than
-    the continuous v² / 2a.
+
+def _braking_speed(distance: np.ndarray, acceleration: np.ndarray, dt: float) -> np.ndarray:
+    """Largest sampled speed from which `distance` suffices to brake, in ticks of `dt`.
+
+    Braking from v in n ticks covers dt (v + (v - a dt) + ...) = n v dt - a dt² n (n - 1) / 2; n is
+    the least number of ticks that can cover the distance, a dt² n (n + 1) / 2 >= |distance|.
     """
     finite = np.where(np.isfinite(acceleration), acceleration, 1.0)
-    half = finite * dt / 2.0
-    speed = np.sqrt(half**2 + 2.0 * finite * np.abs(distance)) - half
+    distance = np.abs(distance)
+    n = np.maximum(1.0, np.ceil(np.sqrt(0.25 + 2.0 * distance / (finite * dt**2)) - 0.5))
+    speed = distance / (n * dt) + finite * dt * (n - 1.0) / 2.0
     return np.where(np.isfinite(acceleration), speed, np.inf)

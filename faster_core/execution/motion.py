@@ -29,7 +29,6 @@ class Motion:
             else VelocityLimiter(config.components[c.name])
             for c in embodiment.action
         }
-        self._settling: dict[str, np.ndarray] = {}
 
     def set_config(self, config: DispatcherConfig) -> None:
         """Take other limits; set-points go on from where they are."""
@@ -38,7 +37,6 @@ class Motion:
 
     def restart(self, measured: Mapping[str, np.ndarray]) -> None:
         """Take positions at rest from `measured` anew: the robot may have been moved."""
-        self._settling.clear()
         for name, limiter in self._limiters.items():
             if isinstance(limiter, PositionLimiter) and limiter.at_rest:
                 limiter.position = np.array(measured[name], dtype=float)
@@ -65,7 +63,6 @@ class Motion:
         Returns:
             Components that a limit kept from the target.
         """
-        self._settling.clear()
         return tuple(
             name
             for name, limiter in self._limiters.items()
@@ -74,6 +71,5 @@ class Motion:
 
     def settle(self, dt: float) -> None:
         """Brake for one tick of `dt` seconds and stay there: never back to an earlier place."""
-        for name, limiter in self._limiters.items():
-            target = self._settling.setdefault(name, limiter.resting_point())
-            limiter.step(target, target, dt)
+        for limiter in self._limiters.values():
+            limiter.settle(dt)
