@@ -105,12 +105,12 @@ def chunk_from_message(
 ) -> ActionChunk:
     """Return the core's chunk of a message; values are float32 [H, D].
 
-    The checksum is carried over, not judged: the dispatcher judges it. Everything needed to lay
-    the columns out is judged here.
+    Everything needed to lay the columns out is judged here; a chunk without a checksum is carried
+    over for the dispatcher to judge.
 
     Raises:
-        ChunkError: `bad_names` (components, kinds or column names differ from the embodiment),
-            `bad_frame` or `bad_shape`.
+        ChunkError: `embodiment_mismatch`, `bad_names` (components, kinds or column names differ
+            from the embodiment), `bad_frame` or `bad_shape`.
     """
     expected = embodiment.action if message.num_steps else ()
     # Another embodiment's chunk is named as such, not by the first name that differs.

@@ -110,8 +110,12 @@ def _run(args: argparse.Namespace) -> int:
         runner = EpisodeRunner(session, observer, time_limit=args.timeout, check=supervisor.check)
         recorder.clear()
         result = runner.run(job)
+    _print_outcome(result)  # first: it is known even if the pictures cannot be written
     files = _write_files(recorder, pathlib.Path(args.out), result)
-    _conclude(args, result, files, start_seconds)
+    for what, path in files.items():
+        print(f'{what.replace("_", " ")}: {path}')
+    if args.json:
+        print(json.dumps(summary(result, files, start_seconds)), flush=True)
     return 0 if result.success else 1
 
 
@@ -131,20 +135,15 @@ def _write_files(recorder: Recorder, folder: pathlib.Path, result: RosEpisode) -
     return {'video': str(video), 'contact_sheet': str(sheet)}
 
 
-def _conclude(
-    args: argparse.Namespace, result: RosEpisode, files: dict[str, str], start_seconds: float
-) -> None:
+def _print_outcome(result: RosEpisode) -> None:
     outcome = 'task done' if result.success else 'task NOT done'
     print(
         f'{outcome} after {result.seconds:.1f} s, {result.num_chunks} chunks '
-        f'({len(result.rejected)} rejected), real-time factor {result.real_time_factor:.2f}'
+        f'({len(result.rejected)} rejected), real-time factor {result.real_time_factor:.2f}',
+        flush=True,
     )
-    for what, path in files.items():
-        print(f'{what.replace("_", " ")}: {path}')
     if not result.success:
         print('the task was not done: exit status 1', file=sys.stderr)
-    if args.json:
-        print(json.dumps(summary(result, files, start_seconds)))
 
 
 def summary(result: RosEpisode, files: dict[str, str], start_seconds: float) -> dict[str, Any]:

@@ -42,9 +42,11 @@ class GoalServer:
             '~/execute_instruction',
             self._execute,
             goal_callback=self._on_goal,
+            handle_accepted_callback=self._on_accepted,
             cancel_callback=lambda _: CancelResponse.ACCEPT,
             callback_group=group,
         )
+        # From acceptance until motion is disabled again.
         self.running = False
         self._handle: ServerGoalHandle | None = None
         self._end: Future | None = None
@@ -53,11 +55,11 @@ class GoalServer:
     @property
     def goal_id(self) -> UUID | None:
         """Id of the goal that is carried out, if any."""
-        return self._handle.goal_id if self._handle is not None else None
+        handle, end = self._handle, self._end
+        return None if handle is None or end is None or end.done() else handle.goal_id
 
     def destroy(self) -> None:
-        """Free the endpoints."""
-        self._finish(Result.NOT_ACTIVE, 'the policy node is going down')
+        """Free the endpoints; `running` should be False."""
         self._server.destroy()
         self._node.destroy_client(self._enable)
 
@@ -65,31 +67,29 @@ class GoalServer:
         """End the running goal because somebody else took over."""
         self._finish(Result.PREEMPTED, why)
 
+    def end(self, why: str) -> None:
+        """End the running goal because the node is not active any more."""
+        self._finish(Result.NOT_ACTIVE, why)
+
     def _on_goal(self, request: Any) -> GoalResponse:
         if self.running:
             self._node.get_logger().warning('goal rejected: another one is running')
             return GoalResponse.REJECT
-        self.running = True
         return GoalResponse.ACCEPT
 
+    def _on_accepted(self, handle: ServerGoalHandle) -> None:
+        self.running, self._end = True, Future()
+        handle.execute()
+
     async def _execute(self, handle: ServerGoalHandle) -> Result:
-        node, request = self._node, handle.request
-        self._started, self._limit = time.monotonic(), seconds_from_stamp(request.time_limit)
-        self._first, self._reported = node.num_published, node.num_published
-        self._last_chunk = self._started
-        enabled = False
+        node, self._handle = self._node, handle
+        self._started = self._last_chunk = time.monotonic()
+        self._limit = seconds_from_stamp(handle.request.time_limit)
+        self._first = self._reported = node.num_published
         try:
-            if not request.instruction.strip():
-                code, text = Result.EMPTY_INSTRUCTION, 'the instruction is empty'
-            elif request.enable_motion and (why := await self._set_motion(True)):
-                code, text = Result.COMMAND_REJECTED, why
-            else:
-                enabled = request.enable_motion
-                code, text = await self._follow(handle, request.instruction)
+            code, text = await self._carry_out(handle.request)
         finally:
             self._handle, self._end, self.running = None, None, False
-        if enabled and (why := await self._set_motion(False)):
-            node.get_logger().error(f'could not disable motion after the goal: {why}')
         result = Result(error_code=code, error_msg=text)
         result.num_chunks = node.num_published - self._first
         result.total_elapsed_time = duration_from_seconds(time.monotonic() - self._started)
@@ -101,18 +101,40 @@ class GoalServer:
             handle.abort()
         return result
 
-    async def _follow(self, handle: ServerGoalHandle, instruction: str) -> tuple[int, str]:
+    async def _carry_out(self, request: ExecuteInstruction.Goal) -> tuple[int, str]:
+        if refusal := self._refusal(request):
+            return refusal
+        # A goal starts anew, even with the instruction that is being followed; and nothing is
+        # being followed at the moment motion is enabled.
+        self._node.clear_instruction('a goal starts')
+        if not request.enable_motion:
+            return await self._follow(request.instruction)
+        try:
+            if why := await self._set_motion(True):
+                return Result.COMMAND_REJECTED, why
+            return await self._follow(request.instruction)
+        finally:
+            # Also when enabling failed: the answer may only have been late.
+            if why := await self._set_motion(False):
+                self._node.get_logger().error(f'could not disable motion after the goal: {why}')
+
+    def _refusal(self, request: ExecuteInstruction.Goal) -> tuple[int, str] | None:
         node = self._node
-        # A goal starts anew, even with the instruction that is being followed.
-        node.clear_instruction('a goal starts')
-        if why := node.set_instruction(instruction):
-            active = 'not active' in why
-            return (Result.NOT_ACTIVE if active else Result.UNKNOWN), why
-        self._handle, self._end = handle, Future()
-        code, text = await self._end
-        if code != Result.PREEMPTED:
-            node.clear_instruction('the goal ended')
-        return code, text
+        if not node.active:
+            return Result.NOT_ACTIVE, node.why_not('')
+        if not request.instruction.strip():
+            return Result.EMPTY_INSTRUCTION, 'the instruction is empty'
+        if self._limit < 0:
+            return Result.UNKNOWN, f'time_limit: expected at least 0 s, found {self._limit} s'
+        if why := node.why_not(request.instruction):
+            return Result.INFERENCE_FAILED if node.status.faulted else Result.UNKNOWN, why
+        return None
+
+    async def _follow(self, instruction: str) -> tuple[int, str]:
+        self._last_chunk = time.monotonic()
+        if not self._end.done() and (why := self._node.set_instruction(instruction)):
+            return Result.UNKNOWN, why
+        return await self._end
 
     async def _set_motion(self, on: bool) -> str:
         """Ask the dispatcher; returns why motion is not as wanted, empty if it is."""
@@ -131,31 +153,41 @@ class GoalServer:
         """Publish feedback and end the goal when its time has come; called ten times a second."""
         if self._enabling is not None and time.monotonic() > self._enabling[1]:
             self._enabling[0].set_result(None)
-        if self._handle is None:
+        if self._handle is None or self._end.done():
             return
         node, now = self._node, time.monotonic()
         if node.num_published > self._reported:
             self._reported, self._last_chunk = node.num_published, now
-            self._handle.publish_feedback(
-                ExecuteInstruction.Feedback(
-                    sequence_id=node.sequence_id,
-                    elapsed_time=duration_from_seconds(now - self._started),
-                    observation_age_ms=node.observation_age_ms,
-                    inference_ms=node.durations[-1],
-                )
-            )
+            self._publish_feedback(now - self._started)
+        timeout = node.config['observation_timeout']
         if self._handle.is_cancel_requested:
             self._finish(Result.PREEMPTED, 'cancelled')
-            node.clear_instruction('cancelled')
         elif self._limit > 0 and now - self._started >= self._limit:
             self._finish(Result.TIME_LIMIT_REACHED, '')
         elif node.failures_in_a_row >= node.config['max_decode_failures']:
             self._finish(Result.DECODE_FAILED, node.last_outcome_error)
         elif node.status.faulted:
             self._finish(Result.INFERENCE_FAILED, node.status.message)
-        elif now - self._last_chunk > node.config['observation_timeout']:
-            self._finish(Result.OBSERVATION_TIMEOUT, node.status.message)
+        elif self._enabling is None and now - self._last_chunk > timeout:
+            why = f'no chunk for {timeout} s; {node.status.message}'
+            self._finish(Result.OBSERVATION_TIMEOUT, why)
+
+    def _publish_feedback(self, elapsed: float) -> None:
+        node = self._node
+        feedback = ExecuteInstruction.Feedback(
+            sequence_id=node.chunks.sequence_id,
+            elapsed_time=duration_from_seconds(elapsed),
+            observation_age_ms=node.observation_age_ms,
+            inference_ms=node.durations[-1],
+        )
+        if self._limit > 0:
+            feedback.remaining = duration_from_seconds(max(0.0, self._limit - elapsed))
+        self._handle.publish_feedback(feedback)
 
     def _finish(self, code: int, text: str) -> None:
-        if self._end is not None and not self._end.done():
-            self._end.set_result((code, text))
+        """End the goal; what it had the policy do ends with it."""
+        if self._end is None or self._end.done():
+            return
+        self._end.set_result((code, text))
+        if self._node.active:
+            self._node.clear_instruction(text or 'the time of the goal is over')

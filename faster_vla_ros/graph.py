@@ -26,7 +26,7 @@ class NodeSpec:
         parameter_files: YAML files, applied in order.
         parameters: applied after the files; no empty lists (they have no type).
         remappings: (from, to) pairs.
-        ready_topic: latched topic on which the node says that it works (see `ready.py`).
+        ready_topic: latched topic on which the node says that it works (see `session.py`).
         safe_stop: the node has commands to send before it ends; it must not be killed at once.
     """
 

@@ -87,7 +87,7 @@ class InferenceThread:
         self._min_period = min_period
         self._condition = threading.Condition()
         self._job: Job | None = None
-        self._stopping = False
+        self._stopping = self._reset_wanted = False
         self.num_dropped = 0
         self._thread = threading.Thread(target=self._run, name='inference', daemon=True)
         self._thread.start()
@@ -99,8 +99,25 @@ class InferenceThread:
             self._job = job
             self._condition.notify()
 
+    def discard(self) -> None:
+        """Drop the job that waits: its instruction is no more."""
+        with self._condition:
+            self._job = None
+
+    def reset(self) -> None:
+        """Have the policy start anew before the next job.
+
+        A policy is not thread-safe, hence only this thread touches it.
+        """
+        with self._condition:
+            self._reset_wanted = True
+
     def stop(self, timeout: float = 10.0) -> bool:
-        """End after the inference in progress; False if it did not end in time."""
+        """End after the inference in progress, whose outcome is dropped.
+
+        Returns:
+            False if it did not end in time.
+        """
         with self._condition:
             self._stopping, self._job = True, None
             self._condition.notify()
@@ -108,21 +125,38 @@ class InferenceThread:
         return not self._thread.is_alive()
 
     def _run(self) -> None:
-        while True:
-            with self._condition:
-                self._condition.wait_for(lambda: self._stopping or self._job is not None)
-                if self._stopping:
-                    return
-                job, self._job = self._job, None
+        while (job := self._take()) is not None:
             start = time.perf_counter()
-            self._started(job)
-            outcome = self._infer(job, start)
-            self._done(outcome)
+            try:
+                self._started(job)
+                outcome = self._infer(job, start)
+                self._report(outcome)
+            except Exception as e:  # a thread that ends in silence looks like one that works
+                text = traceback.format_exc()
+                outcome = Outcome(job=job, started=start, error=e, fatal=True, text=text)
+                self._report(outcome)
             if outcome.fatal:
                 return
-            time.sleep(max(0.0, self._min_period - (time.perf_counter() - start)))
+            with self._condition:
+                left = self._min_period - (time.perf_counter() - start)
+                self._condition.wait_for(lambda: self._stopping, timeout=max(0.0, left))
+
+    def _take(self) -> Job | None:
+        """Wait for the newest job; None when it is time to end."""
+        with self._condition:
+            self._condition.wait_for(lambda: self._stopping or self._job is not None)
+            job, self._job = self._job, None
+            return None if self._stopping else job
+
+    def _report(self, outcome: Outcome) -> None:
+        if not self._stopping:
+            self._done(outcome)
 
     def _infer(self, job: Job, start: float) -> Outcome:
+        with self._condition:
+            reset, self._reset_wanted = self._reset_wanted, False
+        if reset:
+            self._policy.reset()
         try:
             images = {camera: to_rgb(camera, message) for camera, message in job.images.items()}
             decoded = (time.perf_counter() - start) * 1e3
@@ -130,11 +164,17 @@ class InferenceThread:
                 images=images, state=job.state, instruction=job.instruction, stamp=job.stamp
             )
             chunk = self._policy.predict(observation)
-            if not np.isfinite(chunk.values).all():
-                raise DecodeError('the policy returned values that are not finite')
+            self._check(chunk)
         except FasterVlaError as e:
             return Outcome(job=job, started=start, error=e, text=str(e))
-        except Exception as e:
-            text = traceback.format_exc()
-            return Outcome(job=job, started=start, error=e, fatal=True, text=text)
         return Outcome(job=job, started=start, chunk=chunk, preprocess_ms=decoded)
+
+    def _check(self, chunk: ActionChunk) -> None:
+        """Refuse what must not reach the wire (DecodeError)."""
+        shape, width = np.shape(chunk.values), self._policy.embodiment.action_dim
+        if len(shape) != 2 or not shape[0] or shape[1] != width:
+            raise DecodeError(f'the policy returned values {list(shape)}, expected [H, {width}]')
+        with np.errstate(over='ignore'):
+            values = np.asarray(chunk.values, dtype=np.float32)  # what is sent
+        if not np.isfinite(values).all():
+            raise DecodeError('the policy returned values that are not finite')

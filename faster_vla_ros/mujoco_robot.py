@@ -13,6 +13,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 import functools
+import signal
 import sys
 import threading
 import time
@@ -21,16 +22,20 @@ from geometry_msgs.msg import Transform, TwistStamped
 import numpy as np
 import rclpy
 from rclpy.executors import ExternalShutdownException, SingleThreadedExecutor
+from rclpy.logging import get_logger
 from rclpy.node import Node
-from rclpy.parameter import Parameter
 from rclpy.qos import DurabilityPolicy, QoSProfile, ReliabilityPolicy
+from rclpy.signals import SignalHandlerOptions
 from rosgraph_msgs.msg import Clock
 from sensor_msgs.msg import CompressedImage, JointState, MultiDOFJointState
 from std_msgs.msg import Bool, Float32
 
+from faster_core.errors import ConfigError, FasterVlaError
 from faster_core.sim import R1LiteSim
 from faster_core.sim.realtime import RealTimeConfig, RealTimeRobot
 from faster_vla_msgs.srv import ResetEpisode
+from faster_vla_ros import parameters
+from faster_vla_ros.parameters import Spec
 from faster_vla_ros.robot_cameras import CameraThread
 
 CAMERA_TOPICS = {
@@ -71,63 +76,83 @@ SENSOR_QOS = QoSProfile(depth=5, reliability=ReliabilityPolicy.BEST_EFFORT)
 COMMAND_QOS = QoSProfile(depth=1, reliability=ReliabilityPolicy.BEST_EFFORT)
 STATUS_QOS = QoSProfile(depth=1, durability=DurabilityPolicy.TRANSIENT_LOCAL)
 
-# name -> (default, meaning)
+_SIZE = 'width, height in pixels'
 PARAMETERS = {
-    'seed': (0, 'scene at the start'),
-    'task': ('', 'task at the start; empty: chosen by the seed'),
-    'camera_rate': (15.0, 'Hz'),
-    'feedback_divider': (1, 'publish feedback every n-th physics slice of 10 ms'),
-    'jpeg_quality': (90, '1..100'),
-    'head_size': ([96, 96], 'width, height in pixels; the vendor sends 1280 x 720'),
-    'wrist_size': ([96, 96], 'width, height in pixels'),
-    'publish_clock': (False, 'publish /clock; stamps are then simulated time'),
-    'base_timeout': (0.0, 's; 0: the chassis keeps its last target, as the real one'),
-    'torso_timeout': (0.5, 's until the last torso speed is forgotten'),
+    'seed': Spec(type=int, default=0, at_least=0, help='scene at the start'),
+    'task': Spec(type=str, default='', help='task at the start; empty: chosen by the seed'),
+    'camera_rate': Spec(type=float, default=15.0, at_least=1.0, help='Hz'),
+    'feedback_divider': Spec(
+        type=int, default=1, at_least=1, help='feedback every n-th physics slice of 10 ms'
+    ),
+    'jpeg_quality': Spec(type=int, default=90, at_least=1, help='1..100'),
+    'head_size': Spec(type=tuple, default=(96, 96), help=f'{_SIZE}; the vendor: 1280 x 720'),
+    'wrist_size': Spec(type=tuple, default=(96, 96), help=_SIZE),
+    'publish_clock': Spec(
+        type=bool, default=False, help='publish /clock; stamps are then simulated time'
+    ),
+    'base_timeout': Spec(
+        type=float, default=0.0, at_least=0.0, help='s; 0: the chassis keeps its last target'
+    ),
+    'torso_timeout': Spec(
+        type=float, default=0.5, at_least=0.0, help='s until a torso speed is forgotten; 0: never'
+    ),
 }
+
+
+class RobotError(FasterVlaError, RuntimeError):
+    """The simulated robot cannot run on this machine."""
 
 
 class MujocoRobot(Node):
     """Simulated robot; `start` sets it going, `close` ends its threads."""
 
     def __init__(self, **kwargs) -> None:
-        """Declare parameters, build the model and all endpoints."""
-        super().__init__('mujoco_robot', **kwargs)
-        for name, (default, _) in PARAMETERS.items():
-            self.declare_parameter(name, default)
-        self._publish_clock = self._value('publish_clock')
-        self._camera_period = 1.0 / self._value('camera_rate')
-        self._feedback_divider = self._value('feedback_divider')
+        """Read parameters, build the model and all endpoints.
+
+        Raises:
+            ConfigError: a parameter is unknown, of another type or out of range.
+        """
+        super().__init__(
+            'mujoco_robot', automatically_declare_parameters_from_overrides=True, **kwargs
+        )
+        values = parameters.read(self, PARAMETERS)
+        parameters.refuse_changes(self)
+        head, wrist = (_size(name, values[name]) for name in ('head_size', 'wrist_size'))
+        self._publish_clock = values['publish_clock']
+        self._camera_period = 1.0 / values['camera_rate']
+        self._feedback_divider = values['feedback_divider']
         self._lock = threading.Lock()
         self._stopping = threading.Event()
         self.failure: Exception | None = None
         self._physics = threading.Thread(target=self._run_physics, name='physics', daemon=True)
         sim = R1LiteSim()
-        sim.reset(self._value('seed'), self._value('task') or None)
+        try:
+            sim.reset(values['seed'], values['task'] or None)
+        except KeyError as e:
+            raise ConfigError(f'task: {e.args[0]}') from e
         config = RealTimeConfig(
-            base_timeout=self._value('base_timeout'), torso_timeout=self._value('torso_timeout')
+            base_timeout=values['base_timeout'], torso_timeout=values['torso_timeout']
         )
         self.robot = RealTimeRobot(sim, time.monotonic(), config)
         self._success: bool | None = None
         self._create_publishers()
         self._create_subscriptions()
         self.create_service(ResetEpisode, '~/reset_episode', self._on_reset)
-        self._warned: set[tuple[str, str]] = set()
-        head, wrist = tuple(self._value('head_size')), tuple(self._value('wrist_size'))
+        self._warned: set[tuple[str, int, bool]] = set()
         sizes = {camera: head if camera == 'head' else wrist for camera in CAMERA_TOPICS}
-        self.cameras = CameraThread(
-            sizes, self._value('jpeg_quality'), self._publish_image, self._fail
-        )
+        quality = min(values['jpeg_quality'], 100)
+        self.cameras = CameraThread(sizes, quality, self._publish_image, self._fail)
 
     def start(self, timeout: float = 60.0) -> None:
         """Start physics once the renderers exist.
 
         Raises:
-            RuntimeError: no picture can be rendered on this machine.
+            RobotError: no picture can be rendered on this machine.
         """
         if not self.cameras.wait_until_ready(timeout):
-            raise RuntimeError(f'the cameras could not be set up within {timeout} s')
+            raise RobotError(f'the cameras could not be set up within {timeout} s')
         if self.failure is not None:
-            raise RuntimeError(f'the cameras could not be set up: {self.failure}')
+            raise RobotError(f'the cameras could not be set up: {self.failure}')
         with self._lock:
             self.robot.restart(time.monotonic())
         self._physics.start()
@@ -140,9 +165,6 @@ class MujocoRobot(Node):
         if self._physics.is_alive():
             self._physics.join(5.0)
         self.cameras.close()
-
-    def _value(self, name: str):
-        return self.get_parameter(name).value
 
     def _create_publishers(self) -> None:
         create = self.create_publisher
@@ -189,12 +211,11 @@ class MujocoRobot(Node):
             with self._lock:
                 self.robot.command(component, values, time.monotonic())
         except ValueError as e:
-            self._warn_once(component, str(e))
-
-    def _warn_once(self, component: str, message: str) -> None:
-        if (component, message) not in self._warned and len(self._warned) < 100:
-            self._warned.add((component, message))
-            self.get_logger().warning(f'command ignored: {message}')
+            # Once per kind of mistake: it comes again with every command.
+            kind = (component, values.size, bool(np.isfinite(values).all()))
+            if kind not in self._warned and len(self._warned) < 100:
+                self._warned.add(kind)
+                self.get_logger().warning(f'command ignored: {e}')
 
     def _on_brake(self, msg: Bool) -> None:
         with self._lock:
@@ -305,15 +326,21 @@ class MujocoRobot(Node):
             self.get_logger().fatal(f'{type(error).__name__}: {error}')
 
 
-def spin(node: MujocoRobot) -> int:
-    """Run until shutdown or a failure; returns the exit status."""
+def _size(name: str, value: tuple) -> tuple[int, int]:
+    if len(value) != 2 or not all(isinstance(v, int) and v > 0 for v in value):
+        raise ConfigError(f'{name}: expected width and height in pixels, found {list(value)}')
+    return value
+
+
+def spin(node: MujocoRobot, stop: threading.Event) -> int:
+    """Run until `stop` is set, the context is shut down or a thread failed; the exit status."""
     executor = SingleThreadedExecutor(context=node.context)
     executor.add_node(node)
     try:
         node.start()
-        while node.failure is None:
-            executor.spin_once(timeout_sec=0.5)
-    except (KeyboardInterrupt, ExternalShutdownException):
+        while node.failure is None and not stop.is_set():
+            executor.spin_once(timeout_sec=0.1)
+    except ExternalShutdownException:
         pass  # asked to end: a simulated robot has nothing to make safe
     finally:
         node.close()
@@ -324,18 +351,18 @@ def spin(node: MujocoRobot) -> int:
 
 def main(args: Sequence[str] | None = None) -> int:
     """Entry point of the executable `mujoco_robot`."""
-    rclpy.init(args=args)
+    # Our own handlers: rclpy's would shut the context down while the threads still publish.
+    rclpy.init(args=args, signal_handler_options=SignalHandlerOptions.NO)
+    stop = threading.Event()
+    for number in (signal.SIGINT, signal.SIGTERM):
+        signal.signal(number, lambda *_: stop.set())
     try:
-        return spin(MujocoRobot())
-    except KeyboardInterrupt:
-        return 0
+        return spin(MujocoRobot(), stop)
+    except FasterVlaError as e:
+        get_logger('mujoco_robot').fatal(str(e))
+        return 1
     finally:
         rclpy.try_shutdown()
-
-
-def override(**values) -> list[Parameter]:
-    """Return parameter overrides for `MujocoRobot(parameter_overrides=...)`."""
-    return [Parameter(name, value=value) for name, value in values.items()]
 
 
 if __name__ == '__main__':

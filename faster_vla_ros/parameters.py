@@ -6,8 +6,9 @@ defaults (declared too, so that `ros2 param dump` shows them) and refuses change
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 import dataclasses
+import math
 from typing import Any
 
 from rcl_interfaces.msg import ParameterDescriptor, SetParametersResult
@@ -23,13 +24,22 @@ _OF_RCLPY = ('use_sim_time', 'start_type_description_service', 'qos_overrides.')
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
 class Spec:
-    """One parameter: type, default (`REQUIRED`, or None for optional), meaning, allowed values."""
+    """One parameter: type, default (`REQUIRED`, or None for optional), meaning, allowed values.
+
+    Attributes:
+        type: bool, int, float (finite), str, or tuple for a list.
+        item: type of a list's items; None takes any.
+        at_least: smallest allowed value.
+        above: the value must be larger.
+    """
 
     type: type
     default: Any = REQUIRED
     help: str
+    item: type | None = None
     one_of: tuple[Any, ...] = ()
     at_least: float | None = None
+    above: float | None = None
 
     def check(self, name: str, value: Any) -> Any:
         """Return the value in the right type; ConfigError names parameter and expectation."""
@@ -41,16 +51,26 @@ class Spec:
             if isinstance(value, (str, bytes)) or not hasattr(value, '__iter__'):
                 raise ConfigError(f'{name}: expected a list, found {value!r}')
             value = tuple(value)
-        elif not isinstance(value, self.type) or (
-            self.type is not bool and isinstance(value, bool)
-        ):
+            if self.item is not None and not all(_is(self.item, v) for v in value):
+                raise ConfigError(
+                    f'{name}: expected a list of {self.item.__name__}, found {list(value)!r}'
+                )
+        elif not _is(self.type, value):
             raise ConfigError(f'{name}: expected {self.type.__name__}, found {value!r}')
+        if self.type is float and not math.isfinite(value):
+            raise ConfigError(f'{name}: expected a finite number, found {value!r}')
         if self.one_of and value not in self.one_of:
             allowed = ', '.join(map(str, self.one_of))
             raise ConfigError(f'{name}: expected one of {allowed}, found {value!r}')
         if self.at_least is not None and not value >= self.at_least:
             raise ConfigError(f'{name}: expected at least {self.at_least}, found {value!r}')
+        if self.above is not None and not value > self.above:
+            raise ConfigError(f'{name}: expected more than {self.above}, found {value!r}')
         return value
+
+
+def _is(kind: type, value: Any) -> bool:
+    return isinstance(value, kind) and (kind is bool or not isinstance(value, bool))
 
 
 def overrides(node: Node) -> dict[str, Any]:
@@ -74,7 +94,9 @@ def read(node: Node, table: Mapping[str, Spec]) -> dict[str, Any]:
         raise ConfigError(f'unknown parameters: {", ".join(unknown)}')
     values = {}
     for name, spec in table.items():
-        value = given.get(name, spec.default)
+        value = given.get(name)
+        if value is None:
+            value = spec.default
         if value is REQUIRED:
             raise ConfigError(f'parameter {name} is required ({spec.help})')
         if value is not None:
@@ -87,8 +109,12 @@ def read(node: Node, table: Mapping[str, Spec]) -> dict[str, Any]:
     return values
 
 
-def refuse_changes(node: Node) -> None:
-    """Refuse run-time changes: what was configured is what runs until the next configure."""
+def refuse_changes(node: Node) -> Callable[[], None]:
+    """Refuse run-time changes: what was configured is what runs until the next configure.
+
+    Returns:
+        Call it to allow changes again.
+    """
 
     def refuse(parameters: list[Parameter]) -> SetParametersResult:
         names = [p.name for p in parameters if p.name != 'use_sim_time']
@@ -98,3 +124,4 @@ def refuse_changes(node: Node) -> None:
         )
 
     node.add_on_set_parameters_callback(refuse)
+    return lambda: node.remove_on_set_parameters_callback(refuse)

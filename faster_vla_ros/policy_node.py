@@ -7,7 +7,7 @@ changes drops what is in flight and tells the dispatcher to hold until the new p
 from __future__ import annotations
 
 from collections.abc import Callable
-import dataclasses
+import contextlib
 import signal
 import sys
 import threading
@@ -24,20 +24,21 @@ from rclpy.time import Time
 from std_msgs.msg import String
 from std_srvs.srv import SetBool, Trigger
 
-from faster_core.chunk import ActionChunk
 from faster_core.errors import ConfigError, DecodeError, FasterVlaError
-from faster_vla_msgs.msg import ActionChunk as ActionChunkMsg
-from faster_vla_msgs.msg import InferenceTiming, PolicyStatus
+from faster_vla_msgs.msg import PolicyStatus
 from faster_vla_ros import policy_parameters, qos
-from faster_vla_ros.conversions import chunk_to_message, seconds_from_stamp
+from faster_vla_ros.chunk_output import ChunkOutput
 from faster_vla_ros.goals import GoalServer
 from faster_vla_ros.inference import InferenceThread, Job, Outcome, PolicyLike
 from faster_vla_ros.parameters import refuse_changes
 from faster_vla_ros.policy_status import StatusBoard
-from faster_vla_ros.sensors.inputs import SensorInputs
+from faster_vla_ros.sensors.inputs import CLOCK_JUMP, SensorInputs
 
 STATUS_PERIOD = 1.0
 WATCH_PERIOD = 0.1
+ENDING_TIMEOUT = 5.0  # s that a goal gets to disable motion before the process ends
+WAITING = 'waiting for an instruction'
+FIRST = 'waiting for the first observation'
 
 
 def load_policy(config: policy_parameters.PolicyNodeConfig) -> PolicyLike:
@@ -69,16 +70,18 @@ class PolicyNode(LifecycleNode):
         # Guards instruction, generation, status and the publishers of both threads.
         self._lock = threading.RLock()
         self._thread: InferenceThread | None = None
-        self._own_timers: list[Any] = []
+        # Frees what was created at configure, last first.
+        self._endpoints = contextlib.ExitStack()
+        self.policy: PolicyLike | None = None
         self.goals: GoalServer | None = None
         self.observation_age_ms = 0.0
         self.instruction, self.generation = '', 0
         self.paused = False
-        self.sequence_id = 0
         self.num_published = self.num_failures = self.failures_in_a_row = 0
+        self._num_refused = 0
         self.last_outcome_error = ''
         self.durations: list[float] = []
-        self._changes_refused = False
+        self._flushed_at = 0.0
 
     # --- lifecycle ----------------------------------------------------------------------------
 
@@ -91,16 +94,18 @@ class PolicyNode(LifecycleNode):
             self.policy.warmup(self.config['warmup_iterations'])
             self._create_endpoints()
         except FasterVlaError as e:
-            self.get_logger().fatal(f'cannot configure: {e}')
-            return TransitionCallbackReturn.FAILURE
+            return self._failed(str(e))
         except Exception:  # rclpy would swallow it
-            self.get_logger().fatal(f'cannot configure:\n{traceback.format_exc()}')
-            return TransitionCallbackReturn.FAILURE
-        if not self._changes_refused:
-            self._changes_refused = True
-            refuse_changes(self)
+            return self._failed('\n' + traceback.format_exc())
+        if self.config['use_receive_time']:
+            self.get_logger().warning('use_receive_time: the stamps of all inputs are ignored')
         self.status.set(PolicyStatus.STATE_IDLE, 'configured')
         return TransitionCallbackReturn.SUCCESS
+
+    def _failed(self, why: str) -> TransitionCallbackReturn:
+        self._destroy_endpoints()
+        self.get_logger().fatal(f'cannot configure: {why}')
+        return TransitionCallbackReturn.FAILURE
 
     def on_activate(self, state: LifecycleState) -> TransitionCallbackReturn:
         """Start the inference thread and the default instruction."""
@@ -110,48 +115,61 @@ class PolicyNode(LifecycleNode):
             done=self._inference_done,
             min_period=self.config['min_replan_period'],
         )
-        self._own_timers = [
-            self.create_timer(STATUS_PERIOD, self.status.publish),
-            self.create_timer(WATCH_PERIOD, self._watch),
-        ]
-        self.status.set(PolicyStatus.STATE_IDLE, 'waiting for an instruction')
+        self.paused = False
+        self.inputs.clear()
+        self.status.recover(WAITING)
         if self.config['default_instruction']:
             self.set_instruction(self.config['default_instruction'])
         return super().on_activate(state)
 
     def on_deactivate(self, state: LifecycleState) -> TransitionCallbackReturn:
         """Stop the thread, then tell the dispatcher to hold."""
-        self._stop()
+        self.stop()
         return super().on_deactivate(state)
 
     def on_cleanup(self, state: LifecycleState) -> TransitionCallbackReturn:
-        """Free the policy and all endpoints."""
+        """Free the policy and all endpoints; refused while a goal still disables motion."""
+        if self.goals.running:
+            self.get_logger().error('cannot clean up: a goal is still ending, try again')
+            return TransitionCallbackReturn.FAILURE
         self._destroy_endpoints()
         return TransitionCallbackReturn.SUCCESS
 
     def on_shutdown(self, state: LifecycleState) -> TransitionCallbackReturn:
-        """Leave as from any state."""
+        """Stop; the endpoints end with the node, a goal may still have to disable motion."""
+        self.stop()
+        return TransitionCallbackReturn.SUCCESS
+
+    def on_error(self, state: LifecycleState) -> TransitionCallbackReturn:
+        """Come back to unconfigured with nothing left."""
         self.leave()
         return TransitionCallbackReturn.SUCCESS
 
     def leave(self) -> None:
-        """End from any state: thread stopped, dispatcher told to hold."""
-        self._stop()
+        """End from any state: thread stopped, dispatcher told to hold, all endpoints freed."""
+        self.stop()
         self._destroy_endpoints()
 
-    def _stop(self) -> None:
-        for timer in self._own_timers:
-            self.destroy_timer(timer)
-        self._own_timers = []
-        if self._thread is not None:
-            self._thread.stop()
-            self._thread = None
-            self.clear_instruction('deactivated')
+    def stop(self) -> None:
+        """Stop producing chunks: thread stopped, goal ended, dispatcher told to hold."""
+        if self._thread is None:
+            return
+        if not self._thread.stop():
+            self.get_logger().error('the inference in progress does not end; it is ignored')
+        self._num_refused += self._thread.num_dropped
+        self._thread = None
+        self.goals.end('the policy node was deactivated')
+        self.clear_instruction('deactivated')
+
+    @property
+    def active(self) -> bool:
+        """Whether instructions are carried out."""
+        return self._thread is not None
 
     @property
     def num_dropped(self) -> int:
-        """Observations that a newer one replaced before inference."""
-        return self._thread.num_dropped if self._thread is not None else 0
+        """Observations that were not usable, or that a newer one replaced before inference."""
+        return self._num_refused + (self._thread.num_dropped if self._thread else 0)
 
     def _check_robot(self) -> None:
         embodiment = self.policy.embodiment
@@ -168,43 +186,52 @@ class PolicyNode(LifecycleNode):
             )
 
     def _create_endpoints(self) -> None:
-        self._chunks = self.create_publisher(ActionChunkMsg, '~/action_chunk', qos.CHUNK)
-        self._timing = self.create_publisher(InferenceTiming, '~/timing', qos.REPORT)
-        self.status = StatusBoard(self)
+        own, embodiment = self._endpoints, self.policy.embodiment
+        # First what may be refused: a robot that does not fit leaves no trace on the wire.
         self.inputs = SensorInputs(
             self,
             self.config,
-            self.policy.embodiment,
+            embodiment,
             on_set=self._on_set,
-            on_problem=self._on_problem,
+            on_refused=self._on_refused,
+            on_jump=self._on_jump,
         )
-        self._instructions = self.create_subscription(
-            String, 'instruction', self._on_instruction, qos.INSTRUCTION
-        )
-        self._own_services = [
+        own.callback(self.inputs.destroy)
+        self.chunks = ChunkOutput(self, embodiment)
+        own.callback(self.chunks.destroy)
+        self.status = StatusBoard(self)
+        own.callback(self.status.destroy)
+        self.goals = GoalServer(self)
+        own.callback(self.goals.destroy)
+        for service in (
             self.create_service(Trigger, '~/reset', self._on_reset),
             self.create_service(SetBool, '~/pause', self._on_pause),
-        ]
-        self.goals = GoalServer(self)
+        ):
+            own.callback(self.destroy_service, service)
+        instructions = self.create_subscription(
+            String, 'instruction', self._on_instruction, qos.INSTRUCTION
+        )
+        own.callback(self.destroy_subscription, instructions)
+        for period, callback in (
+            (STATUS_PERIOD, self.status.publish),
+            (WATCH_PERIOD, self._watch),
+        ):
+            own.callback(self.destroy_timer, self.create_timer(period, callback))
+        own.callback(refuse_changes(self))
 
     def _destroy_endpoints(self) -> None:
-        if self.goals is None:
-            return
-        self.goals.destroy()
-        self.goals = None
-        self.inputs.destroy()
-        self.status.destroy()
-        self.destroy_subscription(self._instructions)
-        for service in self._own_services:
-            self.destroy_service(service)
-        self.destroy_publisher(self._chunks)
-        self.destroy_publisher(self._timing)
-        self.policy = None
+        self._endpoints.close()
+        self.goals = self.policy = None
 
     # --- inputs -------------------------------------------------------------------------------
 
+    @property
+    def _listening(self) -> bool:
+        return self.active and bool(self.instruction) and not self.paused
+
     def _on_set(self, stamp: float, images: dict[str, Any], state: np.ndarray) -> None:
-        if self._thread is None or not self.instruction or self.paused:
+        # The dispatcher refuses what was seen just before the plan was dropped.
+        if not self._listening or self._flushed_at - CLOCK_JUMP < stamp <= self._flushed_at:
             return
         self._thread.offer(
             Job(
@@ -216,13 +243,32 @@ class PolicyNode(LifecycleNode):
             )
         )
 
-    def _on_problem(self, text: str) -> None:
-        if self.instruction and not self.status.faulted:
-            self.status.set(PolicyStatus.STATE_STALE_OBSERVATION, text)
+    def _on_refused(self, why: str) -> None:
+        if self._listening:
+            self._num_refused += 1
+            self.status.set(PolicyStatus.STATE_STALE_OBSERVATION, why)
+
+    def _on_jump(self) -> None:
+        self.get_logger().info('the stamps of the images went back: buffers cleared')
+        with self._lock:
+            self.generation += 1
+            self._flushed_at = 0.0
 
     def _on_instruction(self, message: String) -> None:
         self.goals.preempt('another instruction came on the topic')
         self.set_instruction(message.data)
+
+    def why_not(self, text: str) -> str:
+        """Return why an instruction cannot be followed now; empty if it can."""
+        if not self.active:
+            return 'the policy node is not active'
+        if self.status.faulted:
+            return 'the policy node has failed: deactivate and activate it'
+        try:
+            self.policy.check_instruction(text)
+        except FasterVlaError as e:
+            return str(e)
+        return ''
 
     def set_instruction(self, text: str) -> str:
         """Follow an instruction; empty stops. Returns why it was refused, empty if it was not.
@@ -230,21 +276,18 @@ class PolicyNode(LifecycleNode):
         A refused instruction stops too: somebody wanted something else than what is going on.
         """
         text = text.strip()
-        if self._thread is None:
-            return 'the policy node is not active'
-        if text == self.instruction and text:
+        if text and text == self.instruction:
             return ''
-        if not text:
-            self.clear_instruction('waiting for an instruction')
-            return ''
-        try:
-            self.policy.check_instruction(text)
-        except FasterVlaError as e:
-            self.get_logger().error(f'instruction refused: {e}')
-            self.clear_instruction(f'instruction refused: {e}')
-            return str(e)
+        why = self.why_not(text) if text else ''
+        if why:
+            self.get_logger().error(f'instruction refused: {why}')
+        if not self.active:
+            return why
+        if why or not text:
+            self.clear_instruction(f'instruction refused: {why}' if why else WAITING)
+            return why
         self._change(text)
-        self.status.set(PolicyStatus.STATE_WARMING_UP, 'waiting for the first observation')
+        self.status.set(PolicyStatus.STATE_WARMING_UP, FIRST)
         return ''
 
     def clear_instruction(self, why: str) -> None:
@@ -257,24 +300,10 @@ class PolicyNode(LifecycleNode):
             before, self.instruction = self.instruction, text
             self.generation += 1
             self.failures_in_a_row = 0
+            if self._thread is not None:
+                self._thread.discard()
             if before or not text:
-                self._publish_hold(text)
-
-    def _publish_hold(self, text: str) -> None:
-        embodiment = self.policy.embodiment
-        hold = ActionChunk(
-            values=np.zeros((0, embodiment.action_dim), dtype=np.float32),
-            stamp=seconds_from_stamp(self.get_clock().now().to_msg()),
-            first_step_offset=embodiment.step_period,
-            step_period=embodiment.step_period,
-            sequence_id=self._next_id(),
-            embodiment_checksum=embodiment.checksum,
-        )
-        self._chunks.publish(chunk_to_message(hold, embodiment, instruction=text))
-
-    def _next_id(self) -> int:
-        self.sequence_id += 1
-        return self.sequence_id
+                self._flushed_at = self.chunks.hold(text)
 
     # --- inference thread -----------------------------------------------------------------------
 
@@ -288,74 +317,69 @@ class PolicyNode(LifecycleNode):
         with self._lock:
             if outcome.fatal:
                 self.get_logger().fatal(f'inference thread ended:\n{outcome.text}')
-                self._publish_hold('')
+                self._change('')
                 self.status.set(PolicyStatus.STATE_FAULT, f'{outcome.error!r}')
                 return
-            if outcome.job.generation != self.generation or self.paused:
+            if outcome.job.generation != self.generation:
                 return  # the instruction changed meanwhile
-            if outcome.error is not None:
-                self.last_outcome_error = outcome.text
-                if isinstance(outcome.error, DecodeError):
-                    self.num_failures += 1
-                    self.failures_in_a_row += 1
-                self.status.set(PolicyStatus.STATE_STALE_OBSERVATION, outcome.text)
+            if outcome.error is None:
+                self._publish(outcome)
                 return
-            self._publish_chunk(outcome)
+            self.last_outcome_error = outcome.text
+            if isinstance(outcome.error, DecodeError):
+                self.num_failures += 1
+                self.failures_in_a_row += 1
+            else:
+                self._num_refused += 1
+            self.status.set(PolicyStatus.STATE_STALE_OBSERVATION, outcome.text)
 
-    def _publish_chunk(self, outcome: Outcome) -> None:
-        chunk = dataclasses.replace(outcome.chunk, sequence_id=self._next_id())
-        message = chunk_to_message(
-            chunk,
-            self.policy.embodiment,
-            instruction=outcome.job.instruction,
+    def _publish(self, outcome: Outcome) -> None:
+        total = self.chunks.chunk(
+            outcome,
+            reference_camera=self.config['reference_camera'],
             goal_id=self.goals.goal_id,
+            observation_age_ms=self.observation_age_ms,
         )
-        self._chunks.publish(message)
-        total = (time.perf_counter() - outcome.started) * 1e3
         self.num_published += 1
         self.failures_in_a_row = 0
         self.durations = [*self.durations[-99:], total]
-        if self._timing.get_subscription_count():
-            t = chunk.timing
-            timing = InferenceTiming(
-                sequence_id=chunk.sequence_id,
-                observation_age_ms=self.observation_age_ms,
-                preprocess_ms=t.preprocess_ms + outcome.preprocess_ms,
-                vision_ms=t.vision_ms,
-                prefill_ms=t.prefill_ms,
-                decode_block_ms=list(t.decode_block_ms),
-                detokenize_ms=t.detokenize_ms,
-                total_ms=total,
-            )
-            timing.header.stamp = message.header.stamp
-            self._timing.publish(timing)
         self.status.set(PolicyStatus.STATE_RUNNING, '')
 
     def _watch(self) -> None:
-        if self.instruction and (stale := self.inputs.stale()):
-            self._on_problem('no input: ' + '; '.join(stale.values()))
+        if self._listening and (stale := self.inputs.stale()):
+            self.status.set(PolicyStatus.STATE_STALE_OBSERVATION, '; '.join(stale.values()))
         self.goals.watch()
 
     # --- services -----------------------------------------------------------------------------
 
     def _on_reset(self, request: Trigger.Request, response: Trigger.Response) -> Trigger.Response:
-        if self.goals.running:
+        if not self.active:
+            response.success, response.message = False, 'the policy node is not active'
+        elif self.goals.running:
             response.success, response.message = False, 'a goal is running: cancel it first'
-            return response
-        self.clear_instruction('reset')
-        self.inputs.clear()
-        self.policy.reset()
-        response.success, response.message = True, 'buffers and instruction dropped'
+        else:
+            self.clear_instruction('reset')
+            self.inputs.clear()
+            self._thread.reset()
+            response.success, response.message = True, 'buffers and instruction dropped'
         return response
 
     def _on_pause(self, request: SetBool.Request, response: SetBool.Response) -> SetBool.Response:
+        if not self.active:
+            response.success, response.message = False, 'the policy node is not active'
+            return response
         with self._lock:
             self.paused = request.data
             self.generation += 1
             if request.data and self.instruction:
-                self._publish_hold(self.instruction)
-        response.success = True
-        response.message = 'paused' if request.data else 'resumed'
+                self._flushed_at = self.chunks.hold(self.instruction)
+        response.success, response.message = True, 'paused' if request.data else 'resumed'
+        if request.data:
+            self.status.set(PolicyStatus.STATE_IDLE, 'paused')
+        elif self.instruction:
+            self.status.set(PolicyStatus.STATE_WARMING_UP, FIRST)
+        else:
+            self.status.set(PolicyStatus.STATE_IDLE, WAITING)
         return response
 
 
@@ -372,13 +396,18 @@ def main(args: list[str] | None = None) -> int:
         if not node.has_parameter('autostart') or node.get_parameter('autostart').value:
             if node.trigger_configure() != TransitionCallbackReturn.SUCCESS:
                 return 1
-            node.trigger_activate()
+            if node.trigger_activate() != TransitionCallbackReturn.SUCCESS:
+                return 1
         executor.spin()
     except (KeyboardInterrupt, ExternalShutdownException):
         node.get_logger().info('ending')
     finally:
         for number in (signal.SIGINT, signal.SIGTERM):
             signal.signal(number, signal.SIG_IGN)
+        node.stop()
+        deadline = time.monotonic() + ENDING_TIMEOUT
+        while node.goals is not None and node.goals.running and time.monotonic() < deadline:
+            executor.spin_once(timeout_sec=0.1)
         node.leave()
         executor.shutdown()
         node.destroy_node()

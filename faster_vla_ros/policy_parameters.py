@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 import dataclasses
 from typing import Any
 
@@ -23,9 +24,11 @@ TABLE = {
     'warmup_iterations': Spec(type=int, default=3, at_least=0, help='inferences at configure'),
     'seed': Spec(type=int, default=0, at_least=0, help='of sampling'),
     'temperature': Spec(type=float, default=0.0, at_least=0.0, help='0: greedy'),
-    'cameras': Spec(type=tuple, help='ids, equal to those of the embodiment'),
+    'cameras': Spec(type=tuple, item=str, help='ids, equal to those of the embodiment'),
     'reference_camera': Spec(type=str, help='its stamp becomes the stamp of the chunk'),
-    'state_sources': Spec(type=tuple, help='ids, the state components of the embodiment'),
+    'state_sources': Spec(
+        type=tuple, item=str, help='ids, the state components of the embodiment'
+    ),
     'sync_slop': Spec(type=float, default=0.05, at_least=0.0, help='s, inputs to reference'),
     'use_receive_time': Spec(type=bool, default=False, help='ignore stamps of broken drivers'),
     'min_replan_period': Spec(type=float, default=0.0, at_least=0.0, help='s'),
@@ -34,14 +37,14 @@ TABLE = {
         type=str, default='/action_dispatcher/enable', help='called for enable_motion'
     ),
     'max_decode_failures': Spec(type=int, default=3, at_least=1, help='in a row end a goal'),
-    'observation_timeout': Spec(type=float, default=5.0, at_least=0.0, help='s, ends a goal'),
+    'observation_timeout': Spec(type=float, default=5.0, above=0.0, help='s, ends a goal'),
     'latency.warn': Spec(type=float, default=0.3, at_least=0.0, help='s, diagnostics'),
     'latency.error': Spec(type=float, default=0.6, at_least=0.0, help='s, diagnostics'),
 }
 CAMERA_TABLE = {
     'topic': Spec(type=str, default='', help='default: <camera>/image_raw'),
     'transport': Spec(type=str, default='raw', one_of=tuple(TYPES), help='raw or compressed'),
-    'timeout': Spec(type=float, default=0.2, at_least=0.0, help='s until stale'),
+    'timeout': Spec(type=float, default=0.2, above=0.0, help='s until stale'),
 }
 SOURCE_TABLE = {
     'topic': Spec(type=str, default='joint_states', help='of JointState messages'),
@@ -50,11 +53,11 @@ SOURCE_TABLE = {
         type=str, default='position', one_of=('position', 'velocity', 'effort'), help='field'
     ),
     'mapping': Spec(type=str, default='by_name', one_of=('by_name', 'by_index'), help='how'),
-    'joints': Spec(type=tuple, default=None, help='names, by_name'),
-    'size': Spec(type=tuple, default=None, help='accepted lengths, by_index'),
+    'joints': Spec(type=tuple, item=str, default=None, help='names, by_name'),
+    'size': Spec(type=tuple, item=int, default=None, help='accepted lengths, by_index'),
     'scale': Spec(type=float, default=1.0, help='to SI'),
     'offset': Spec(type=float, default=0.0, help='to SI'),
-    'timeout': Spec(type=float, default=0.1, at_least=0.0, help='s until stale'),
+    'timeout': Spec(type=float, default=0.1, above=0.0, help='s until stale'),
 }
 
 
@@ -83,7 +86,9 @@ class PolicyNodeConfig:
 def read(node: Node) -> PolicyNodeConfig:
     """Read and check all parameters of a policy node (ConfigError)."""
     given = parameters.overrides(node)
-    cameras, sources = given.get('cameras') or [], given.get('state_sources') or []
+    cameras, sources = _ids(given, 'cameras'), _ids(given, 'state_sources')
+    if both := [c for c in cameras if c in sources]:
+        raise ConfigError(f'cameras and state_sources: {", ".join(both)} cannot be both')
     table = dict(TABLE)
     table |= {f'{c}.{k}': spec for c in cameras for k, spec in CAMERA_TABLE.items()}
     table |= {f'{s}.{k}': spec for s in sources for k, spec in SOURCE_TABLE.items()}
@@ -114,3 +119,13 @@ def read(node: Node) -> PolicyNodeConfig:
             for s in values['state_sources']
         },
     )
+
+
+def _ids(given: Mapping[str, Any], name: str) -> tuple[str, ...]:
+    """Check a list of ids before the parameters named after them."""
+    if given.get(name) is None:
+        raise ConfigError(f'parameter {name} is required ({TABLE[name].help})')
+    ids = TABLE[name].check(name, given[name])
+    if twice := sorted({i for i in ids if ids.count(i) > 1}):
+        raise ConfigError(f'{name}: named twice: {", ".join(twice)}')
+    return ids

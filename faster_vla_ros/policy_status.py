@@ -39,12 +39,23 @@ class StatusBoard:
         return self.state == PolicyStatus.STATE_FAULT
 
     def set(self, state: int, message: str) -> None:
-        """Change the state; published if it is another one."""
+        """Change the state; published if it is another one. A fault stays until `recover`."""
         with self._lock:
-            changed = (state, message) != (self.state, self.message)
-            self.state, self.message = state, message
-            if changed:
-                self._publish_status()
+            if not self.faulted:
+                self._change(state, message)
+
+    def recover(self, message: str) -> None:
+        """Become idle, also after a fault."""
+        with self._lock:
+            self._change(PolicyStatus.STATE_IDLE, message)
+
+    def _change(self, state: int, message: str) -> None:
+        if (state, message) == (self.state, self.message):
+            return
+        if state == PolicyStatus.STATE_STALE_OBSERVATION != self.state:
+            self._node.get_logger().warning(f'no chunk: {message}')
+        self.state, self.message = state, message
+        self._publish_status()
 
     def publish(self) -> None:
         """Publish status and diagnostics."""

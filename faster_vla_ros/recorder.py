@@ -44,27 +44,32 @@ class Recorder:
         """Write an H.264 video at `FRAME_RATE`; a missing frame repeats the one before it.
 
         Raises:
-            RecordingError: there are no frames.
+            RecordingError: there are no frames, one is no JPEG, or the file cannot be written.
         """
         import imageio
 
         self._need_frames()
         start, end = self._frames[0][0], self._frames[-1][0]
         times = np.array([t for t, _ in self._frames])
-        wanted = start + np.arange(int((end - start) * FRAME_RATE) + 1) / FRAME_RATE
+        wanted = start + np.arange(round((end - start) * FRAME_RATE) + 1) / FRAME_RATE
         indices = np.searchsorted(times, wanted + 0.5 / FRAME_RATE, side='right') - 1
-        path.parent.mkdir(parents=True, exist_ok=True)
-        with imageio.get_writer(
-            path, fps=FRAME_RATE, codec='libx264', macro_block_size=16, quality=7
-        ) as writer:
-            for index in indices:
-                writer.append_data(_scaled(_decode(self._frames[index][1]), height))
+        try:
+            path.parent.mkdir(parents=True, exist_ok=True)
+            with imageio.get_writer(
+                path, fps=FRAME_RATE, codec='libx264', macro_block_size=16, quality=7
+            ) as writer:
+                for index in indices:
+                    writer.append_data(_scaled(_decode(self._frames[index][1]), height))
+        except OSError as e:
+            raise RecordingError(f'could not write {path}: {e}') from e
+        if not path.is_file():  # the encoder is another process: it only prints its error
+            raise RecordingError(f'could not write {path}')
 
     def write_contact_sheet(self, path: pathlib.Path, caption: str, height: int = 192) -> None:
         """Write a PNG of frames evenly spread over the episode, each with its time.
 
         Raises:
-            RecordingError: there are no frames, or the file cannot be written.
+            RecordingError: there are no frames, one is no JPEG, or the file cannot be written.
         """
         self._need_frames()
         columns, rows = SHEET
@@ -80,9 +85,13 @@ class Recorder:
         head = np.full((36, grid.shape[1], 3), 255, np.uint8)
         _write(head, caption, (8, 25), (0, 0, 0), 0.55)
         sheet = np.concatenate([head, grid])
-        path.parent.mkdir(parents=True, exist_ok=True)
-        if not cv2.imwrite(str(path), sheet[:, :, ::-1]):
-            raise RecordingError(f'could not write {path}')
+        # Not `imwrite`: it reports an error of the file system as False.
+        _, png = cv2.imencode('.png', sheet[:, :, ::-1])
+        try:
+            path.parent.mkdir(parents=True, exist_ok=True)
+            path.write_bytes(png.tobytes())
+        except OSError as e:
+            raise RecordingError(f'could not write {path}: {e}') from e
 
     def _need_frames(self) -> None:
         if not self._frames:

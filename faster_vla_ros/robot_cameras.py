@@ -72,8 +72,7 @@ class CameraThread:
         try:
             sim = R1LiteSim()
             try:
-                for camera, size in self._sizes.items():
-                    sim.render(camera, size)
+                self._render_once(sim)
                 self._ready.set()
                 while (job := self._inbox.get()) is not None:
                     self._render(sim, *job)
@@ -83,6 +82,10 @@ class CameraThread:
             self._failed(e)
         finally:
             self._ready.set()
+
+    def _render_once(self, sim: R1LiteSim) -> None:
+        for camera, size in self._sizes.items():
+            sim.render(camera, size)
 
     def _render(self, sim: R1LiteSim, pose: Any, stamp: Any) -> None:
         sim.show(pose)
@@ -96,7 +99,10 @@ def encode_jpeg(image: np.ndarray, quality: int) -> bytes:
     Raises:
         ValueError: the image cannot be encoded.
     """
-    ok, data = cv2.imencode('.jpg', image[:, :, ::-1], [cv2.IMWRITE_JPEG_QUALITY, quality])
+    try:
+        ok, data = cv2.imencode('.jpg', image[:, :, ::-1], [cv2.IMWRITE_JPEG_QUALITY, quality])
+    except cv2.error:
+        ok = False
     if not ok:
         raise ValueError(f'could not encode an image of shape {list(image.shape)}')
     return data.tobytes()

@@ -13,6 +13,7 @@ import time
 from typing import Any
 
 from rclpy.context import Context
+from rclpy.duration import Duration
 from rclpy.executors import SingleThreadedExecutor
 from rclpy.node import Node
 from rclpy.qos import DurabilityPolicy, QoSProfile
@@ -38,7 +39,11 @@ class SessionError(FasterVlaError, RuntimeError):
 def own_domain() -> int:
     """Return the domain the user set, else one that another graph of ours hardly uses."""
     given = os.environ.get('ROS_DOMAIN_ID')
-    return int(given) if given else OWN_DOMAINS[os.getpid() % len(OWN_DOMAINS)]
+    if not given:
+        return OWN_DOMAINS[os.getpid() % len(OWN_DOMAINS)]
+    if not given.isdecimal():
+        raise SessionError(f'ROS_DOMAIN_ID: expected a whole number, found {given!r}')
+    return int(given)
 
 
 def isolated_environment(domain: int) -> dict[str, str]:
@@ -190,7 +195,7 @@ class Session:
         """Publish an instruction once somebody listens; returns the time (ns) it was sent.
 
         Raises:
-            SessionError: nobody listens.
+            SessionError: nobody listens, or a listener hangs.
         """
         if not self.spin_until(lambda: self._instructions.get_subscription_count() > 0, timeout):
             raise SessionError(
@@ -199,7 +204,8 @@ class Session:
         at = self.now_ns()
         self._instructions.publish(String(data=text))
         # Sending is asynchronous: do not leave before it is on its way.
-        self._instructions.wait_for_all_acked()
+        if not self._instructions.wait_for_all_acked(Duration(seconds=timeout)):
+            raise SessionError(f'a listener did not take the instruction in {timeout:.0f} s')
         return at
 
 

@@ -83,8 +83,19 @@ def write_overrides(spec: NodeSpec, folder: pathlib.Path) -> pathlib.Path | None
         return None
     path = folder / f'{spec.name}.yaml'
     values = {'/**': {spec.name: {'ros__parameters': dict(spec.parameters)}}}
-    path.write_text(yaml.safe_dump(values), encoding='utf-8')
+    path.write_text(yaml.dump(values, Dumper=_Dumper), encoding='utf-8')
     return path
+
+
+class _Dumper(yaml.SafeDumper):
+    """Quotes every string: ROS reads `y`, `1e3` or `inf` without quotes as something else."""
+
+
+def _quoted(dumper: yaml.Dumper, text: str) -> yaml.Node:
+    return dumper.represent_scalar('tag:yaml.org,2002:str', text, style='"')
+
+
+_Dumper.add_representer(str, _quoted)
 
 
 def environment_of(graph: Graph, extra: Mapping[str, str] | None = None) -> dict[str, str]:
@@ -173,10 +184,12 @@ class Supervisor:
 
     def wait(self, stop: threading.Event) -> Ending | None:
         """Wait until `stop` is set (None) or a process ends by itself."""
-        while not stop.wait(POLL_PERIOD):
+        # Not `stop.wait`: it holds a lock that the signal handler which sets `stop` would need.
+        while not stop.is_set():
             ending = self.ended()
             if ending is not None:
                 return ending
+            time.sleep(POLL_PERIOD)
         return None
 
     def stop(self) -> list[Ending]:
@@ -218,7 +231,10 @@ class Supervisor:
     def _read(self, name: str, process: subprocess.Popen) -> None:
         for line in process.stdout:
             self._last_lines[name].append(line.rstrip('\n'))
-            self._sink(name, line.rstrip('\n'))
+            # Nobody may read what we print any more (`| head`), but the pipe must be emptied:
+            # a node that waits for it no longer answers.
+            with contextlib.suppress(OSError):
+                self._sink(name, line.rstrip('\n'))
 
     def _join_readers(self) -> None:
         for reader in self._readers:
@@ -234,7 +250,9 @@ class Supervisor:
                 process.wait(patience)
         # Whatever it may have started itself.
         _signal_group(process.pid, signal.SIGKILL)
-        return Ending(name=name, status=process.wait(1.0))
+        status = process.poll()
+        # The kernel may still be busy with it; the others must be ended all the same.
+        return Ending(name=name, status=-signal.SIGKILL if status is None else status)
 
 
 def _in_child(death_signal: int, parent: int) -> None:
@@ -257,9 +275,7 @@ def _signals_ignored():
     if threading.current_thread() is not threading.main_thread():
         yield
         return
-    before = {
-        n: signal.signal(n, signal.SIG_IGN) for n in (signal.SIGINT, signal.SIGTERM, signal.SIGHUP)
-    }
+    before = {n: signal.signal(n, signal.SIG_IGN) for n in _ASKING_TO_END}
     try:
         yield
     finally:

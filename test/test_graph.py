@@ -86,7 +86,7 @@ def test_dry_run_reaches_the_dispatcher(dry_run):
 
 
 def test_unknown_argument_is_refused_and_known_ones_are_named():
-    with pytest.raises(ConfigError, match='colour.*checkpoint'):
+    with pytest.raises(ConfigError, match=r'colour.*checkpoint'):
         r1lite_wbc(colour='red')
 
 
@@ -97,7 +97,7 @@ def test_argument_of_another_type_is_refused(wrong):
 
 
 def test_missing_params_file_is_named():
-    with pytest.raises(ConfigError, match='no file .*nowhere.yaml'):
+    with pytest.raises(ConfigError, match=r'no file .*nowhere.yaml'):
         r1lite_wbc(params_file='nowhere.yaml')
 
 

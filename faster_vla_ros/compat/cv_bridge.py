@@ -1,6 +1,7 @@
 """`cv_bridge`, or the conversion to RGB that is used here.
 
-The fallback honours `step` (padded rows) and `is_bigendian`, and refuses what it does not know.
+The fallback honours `step` (padded rows). All encodings have one byte per channel, so that
+`is_bigendian` says nothing. 8UC3 is none of them: it does not say which colour comes first.
 """
 
 from __future__ import annotations
@@ -16,20 +17,28 @@ ENCODINGS = {
     'rgba8': (4, cv2.COLOR_RGBA2RGB),
     'bgra8': (4, cv2.COLOR_BGRA2RGB),
     'mono8': (1, cv2.COLOR_GRAY2RGB),
-    '8UC3': (3, cv2.COLOR_BGR2RGB),
 }
 
 try:
-    from cv_bridge import CvBridge
+    from cv_bridge import CvBridge, CvBridgeError
 except ImportError:
+
+    class CvBridgeError(TypeError):
+        """An image could not be converted."""
 
     class CvBridge:
         """Converts images; same names as the real one."""
 
         def imgmsg_to_cv2(self, message: Image, desired_encoding: str = 'rgb8') -> np.ndarray:
-            """Return RGB uint8 [height, width, 3]; ValueError for any other wish."""
+            """Return RGB uint8 [height, width, 3].
+
+            Raises:
+                CvBridgeError: another encoding is wished for or found.
+            """
             if desired_encoding != 'rgb8':
-                raise ValueError(f'expected desired_encoding rgb8, found {desired_encoding!r}')
+                raise CvBridgeError(f'expected desired_encoding rgb8, found {desired_encoding!r}')
+            if message.encoding not in ENCODINGS:
+                raise CvBridgeError(f'unknown encoding {message.encoding!r}')
             channels, conversion = ENCODINGS[message.encoding]
             rows = np.frombuffer(message.data, np.uint8).reshape(message.height, message.step)
             image = rows[:, : message.width * channels]
@@ -39,4 +48,4 @@ except ImportError:
             return cv2.cvtColor(np.ascontiguousarray(image), conversion)
 
 
-__all__ = ['ENCODINGS', 'CvBridge']
+__all__ = ['ENCODINGS', 'CvBridge', 'CvBridgeError']

@@ -7,7 +7,7 @@ import numpy as np
 from sensor_msgs.msg import CompressedImage, Image
 
 from faster_core.errors import ObservationError
-from faster_vla_ros.compat.cv_bridge import CvBridge, ENCODINGS
+from faster_vla_ros.compat.cv_bridge import CvBridge, CvBridgeError, ENCODINGS
 
 TYPES = {'raw': Image, 'compressed': CompressedImage}
 MAX_PIXELS = 64_000_000
@@ -42,12 +42,18 @@ def to_rgb(camera: str, message: Image | CompressedImage) -> np.ndarray:
             f'camera {camera}: {len(message.data)} bytes do not fit {message.width} x '
             f'{message.height} {message.encoding} with rows of {message.step} bytes'
         )
-    return _BRIDGE.imgmsg_to_cv2(message, 'rgb8')
+    try:
+        return _BRIDGE.imgmsg_to_cv2(message, 'rgb8')
+    except CvBridgeError as e:
+        raise ObservationError(f'camera {camera}: {e}') from e
 
 
 def _decompress(camera: str, message: CompressedImage) -> np.ndarray:
     data = np.frombuffer(message.data, np.uint8)
-    image = cv2.imdecode(data, cv2.IMREAD_COLOR) if data.size else None
+    try:
+        image = cv2.imdecode(data, cv2.IMREAD_COLOR) if data.size else None
+    except cv2.error:  # a header that promises more pixels than OpenCV accepts
+        image = None
     if image is None:
         raise ObservationError(
             f'camera {camera}: {data.size} bytes of format {message.format!r} are not an image'

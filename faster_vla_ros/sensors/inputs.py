@@ -3,11 +3,13 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+import functools
 import time
 from typing import Any
 
 import numpy as np
 from rclpy.node import Node
+from rclpy.time import Time
 from sensor_msgs.msg import JointState
 
 from faster_core.embodiment import Embodiment
@@ -20,6 +22,9 @@ from faster_vla_ros.sensors.images import TYPES
 from faster_vla_ros.sensors.state import StateSource
 
 SYNC_QUEUE = 5
+# A stamp that goes back by more seconds is another clock (a simulation that was reset), not a
+# late message.
+CLOCK_JUMP = 1.0
 
 
 class SensorInputs:
@@ -32,7 +37,8 @@ class SensorInputs:
         embodiment: Embodiment,
         *,
         on_set: Callable[[float, dict[str, Any], np.ndarray], None],
-        on_problem: Callable[[str], None],
+        on_refused: Callable[[str], None],
+        on_jump: Callable[[], None],
     ) -> None:
         """Subscribe to all cameras and state sources.
 
@@ -41,31 +47,30 @@ class SensorInputs:
             config: topics and tolerances.
             embodiment: order of the state.
             on_set: called with stamp (s), camera -> message and the state [S].
-            on_problem: called when images are there but no state fits them.
+            on_refused: called with the reason when an image or a set cannot be used.
+            on_jump: called when the clock of the stamps went back; older images are forgotten.
+
+        Raises:
+            ConfigError: a source cannot fill its state component.
         """
         self._node, self._config, self._embodiment = node, config, embodiment
-        self._on_set, self._on_problem = on_set, on_problem
+        self._on_set, self._on_refused, self._on_jump = on_set, on_refused, on_jump
         self._seen_at: dict[str, float] = {}
+        # The reference comes first: the others are matched to its stamp.
+        self._order = sorted(config.cameras, key=lambda n: n != config['reference_camera'])
         self.sources = {c.name: StateSource(c, config.sources[c.name]) for c in embodiment.state}
-        filters = {name: SimpleFilter() for name in config.cameras}
+        self.clear()
         self._own_subscriptions = [
             node.create_subscription(
                 TYPES[camera.transport],
                 camera.topic,
-                lambda m, n=name: self._on_image(n, filters[n], m),
+                functools.partial(self._on_image, name),
                 qos.IMAGE,
             )
             for name, camera in config.cameras.items()
-        ]
-        # The reference comes first: the others are matched to its stamp.
-        self._order = sorted(config.cameras, key=lambda n: n != config['reference_camera'])
-        self._synchronizer = ApproximateTimeSynchronizer(
-            [filters[n] for n in self._order], SYNC_QUEUE, config['sync_slop']
-        )
-        self._synchronizer.registerCallback(self._on_images)
-        self._own_subscriptions += [
+        ] + [
             node.create_subscription(
-                JointState, source.topic, lambda m, n=name: self._on_state(n, m), qos.STATE
+                JointState, source.topic, functools.partial(self._on_state, name), qos.STATE
             )
             for name, source in config.sources.items()
         ]
@@ -76,9 +81,22 @@ class SensorInputs:
             self._node.destroy_subscription(subscription)
 
     def clear(self) -> None:
-        """Forget the state seen so far."""
+        """Forget images and state seen so far."""
+        self._cleared_at = time.monotonic()
         for source in self.sources.values():
             source.clear()
+        self._forget_images()
+
+    def _forget_images(self) -> None:
+        self._newest: dict[str, Time] = {}
+        self._problems: dict[str, str] = {}
+        # A new one: the real synchroniser cannot be emptied, and after a jump of the clock its
+        # full queues would throw away every new message as the oldest.
+        self._filters = {name: SimpleFilter() for name in self._order}
+        self._synchronizer = ApproximateTimeSynchronizer(
+            list(self._filters.values()), SYNC_QUEUE, self._config['sync_slop']
+        )
+        self._synchronizer.registerCallback(self._on_images)
 
     def ever_seen(self, name: str) -> bool:
         """Whether a usable message of a camera or source ever came."""
@@ -86,19 +104,43 @@ class SensorInputs:
 
     def stale(self) -> dict[str, str]:
         """Return input -> sentence for every input that is older than its timeout."""
-        now, problems = time.monotonic(), {}
+        now, stale = time.monotonic(), {}
         for name, config in {**self._config.cameras, **self._config.sources}.items():
-            age = now - self._seen_at.get(name, -np.inf)
+            # What never came is late as soon as it had the time to come.
+            age = now - max(self._seen_at.get(name, 0.0), self._cleared_at)
             if age > config.timeout:
-                why = self.sources[name].problem if name in self.sources else ''
-                last = f'last {age:.1f} s ago' if np.isfinite(age) else 'nothing yet'
-                problems[name] = f'{name} ({config.topic}): {why or last}'
-        return problems
+                # The same words as long as it lasts: a status is published when they change.
+                seen = name in self._seen_at
+                last = f'no message for {config.timeout} s' if seen else 'no message yet'
+                source = self.sources.get(name)
+                problem = source.problem if source is not None else self._problems.get(name)
+                stale[name] = problem or f'{name} ({config.topic}): {last}'
+        return stale
 
-    def _on_image(self, camera: str, target: SimpleFilter, message: Any) -> None:
-        self._seen_at[camera] = time.monotonic()
+    def _on_image(self, camera: str, message: Any) -> None:
         self._stamp(message)
-        target.signalMessage(message)
+        if why := self._check_stamp(camera, message.header.stamp):
+            self._problems[camera] = why
+            self._on_refused(why)
+            return
+        self._problems[camera] = ''
+        self._seen_at[camera] = time.monotonic()
+        self._filters[camera].signalMessage(message)
+
+    def _check_stamp(self, camera: str, stamp: Any) -> str:
+        """Return why an image's stamp is refused; empty if it is not."""
+        if stamp.sec < 0:
+            return f'camera {camera}: the stamp {stamp.sec} s is negative'
+        now, last = Time.from_msg(stamp), self._newest.get(camera)
+        if last is not None and now <= last:
+            back = (last - now).nanoseconds / 1e9
+            if back <= CLOCK_JUMP:
+                how = f'runs back by {back:.3f} s' if back else 'repeats'
+                return f'camera {camera}: the stamp {how}'
+            self._forget_images()  # a source notices by itself, and may have the new time already
+            self._on_jump()
+        self._newest[camera] = now
+        return ''
 
     def _on_state(self, name: str, message: JointState) -> None:
         self._stamp(message)
@@ -115,7 +157,7 @@ class SensorInputs:
         try:
             state = [self.sources[c.name].nearest(stamp, slop) for c in self._embodiment.state]
         except ObservationError as e:
-            self._on_problem(str(e))
+            self._on_refused(str(e))
             return
         images = dict(zip(self._order, messages, strict=True))
         self._on_set(stamp, images, np.concatenate(state).astype(np.float32))

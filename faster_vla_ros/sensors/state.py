@@ -45,11 +45,15 @@ class StateSource:
     def __init__(self, component: Component, config: SourceConfig) -> None:
         """Check that the configuration can fill the component (ConfigError)."""
         self.component, self.config = component, config
+        # Why the newest message cannot be used; empty if it can, or if there was none.
+        self.problem = ''
         if config.mapping == 'by_name' and len(config.joints) != component.size:
             raise ConfigError(
                 f'{component.name}.joints: expected {component.size} names, found '
                 f'{list(config.joints)}'
             )
+        if twice := sorted({j for j in config.joints if config.joints.count(j) > 1}):
+            raise ConfigError(f'{component.name}.joints: named twice: {", ".join(twice)}')
         if config.mapping == 'by_index' and (not config.size or min(config.size) < component.size):
             raise ConfigError(
                 f'{component.name}.size: expected lengths of at least {component.size}, found '
@@ -58,12 +62,11 @@ class StateSource:
         self._values: collections.deque[tuple[float, np.ndarray]] = collections.deque(
             maxlen=HISTORY
         )
-        self.problem = 'no message yet'
 
     def clear(self) -> None:
         """Forget everything."""
         self._values.clear()
-        self.problem = 'no message yet'
+        self.problem = ''
 
     def add(self, message: JointState, stamp: float) -> bool:
         """Take a message; False (and `problem`) if it cannot be used."""
@@ -114,7 +117,9 @@ class StateSource:
             ObservationError: there is nothing within `slop` seconds; the message says what is.
         """
         if self.problem:
-            raise ObservationError(f'{self.component.name}: {self.problem}')
+            raise ObservationError(self.problem)
+        if not self._values:
+            raise ObservationError(f'{self.component.name}: no message yet')
         when, values = min(self._values, key=lambda item: abs(item[0] - stamp))
         if abs(when - stamp) > slop:
             raise ObservationError(

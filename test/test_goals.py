@@ -1,0 +1,324 @@
+"""Goals of `execute_instruction`: one at a time, and motion only for those that ask for it."""
+
+import os
+import pathlib
+import signal
+import subprocess
+import sys
+import textwrap
+import threading
+import time
+
+import pytest
+
+pytest.importorskip('rclpy')
+pytest.importorskip('faster_vla_msgs')
+
+from action_msgs.msg import GoalStatus
+from builtin_interfaces.msg import Duration
+import policy_node_helpers as h
+from rclpy.action import ActionClient
+from rclpy.executors import SingleThreadedExecutor
+from rclpy.node import Node
+from std_msgs.msg import String
+from std_srvs.srv import SetBool
+
+from faster_core.errors import DecodeError
+from faster_vla_msgs.action import ExecuteInstruction
+
+pytestmark = pytest.mark.ros
+
+Result = ExecuteInstruction.Result
+SERVICE = '/action_dispatcher/enable'
+
+
+@pytest.fixture(scope='module')
+def context():
+    with h.own_context() as c:
+        yield c
+
+
+@pytest.fixture
+def rig(context):
+    with h.rig(context) as r:
+        yield r
+
+
+class Dispatcher:
+    """The dispatcher's enable service, in a thread and an executor of its own."""
+
+    def __init__(self, context, rig):
+        self.calls, self.followed, self._rig = [], [], rig
+        self.answer, self.delay = (True, ''), 0.0
+        self._node = Node('action_dispatcher', context=context, use_global_arguments=False)
+        self._executor = SingleThreadedExecutor(context=context)
+        self._executor.add_node(self._node)
+        self._node.create_service(SetBool, SERVICE, self._on_enable)
+        self._thread = threading.Thread(target=self._executor.spin, daemon=True)
+        self._thread.start()
+
+    def _on_enable(self, request, response):
+        self.calls.append(request.data)
+        self.followed.append(self._rig.node.instruction if self._rig else None)
+        time.sleep(self.delay)
+        response.success, response.message = self.answer
+        return response
+
+    def close(self):
+        self._executor.shutdown()
+        self._thread.join(5.0)
+        self._node.destroy_node()
+
+
+@pytest.fixture
+def dispatcher(context, rig):
+    d = Dispatcher(context, rig)
+    rig.spin_until(rig.node.goals._enable.service_is_ready)
+    yield d
+    d.close()
+
+
+class Client:
+    """Sends goals to the policy node of a rig."""
+
+    def __init__(self, rig):
+        self.rig, self.feedback = rig, []
+        name = '/policy_node/execute_instruction'
+        self._client = ActionClient(rig.robot, ExecuteInstruction, name)
+        rig.spin_until(self._client.server_is_ready)
+
+    def send(self, text='grasp the cup', *, limit=0.0, motion=False):
+        """Send a goal; returns its handle once it was accepted or refused."""
+        goal = ExecuteInstruction.Goal(instruction=text, enable_motion=motion)
+        whole = int(limit // 1)
+        goal.time_limit = Duration(sec=whole, nanosec=int((limit - whole) * 1e9))
+        future = self._client.send_goal_async(
+            goal, feedback_callback=lambda m: self.feedback.append(m.feedback)
+        )
+        self.rig.spin_until(future.done)
+        return future.result()
+
+    def result(self, handle):
+        """Wait for the end of a goal; returns status and result."""
+        future = handle.get_result_async()
+        self.rig.spin_until(future.done)
+        return future.result().status, future.result().result
+
+    def run(self, text='grasp the cup', **options):
+        return self.result(self.send(text, **options))
+
+
+def start(rig, client, **options):
+    """Send a goal and wait until it is being followed."""
+    handle = client.send(**options)
+    rig.spin_until(lambda: rig.node.instruction)
+    return handle
+
+
+def test_goal_with_motion_enables_the_dispatcher_and_disables_it_afterwards(rig, dispatcher):
+    client = Client(rig)
+    handle = start(rig, client, motion=True, limit=2.0)
+    assert dispatcher.calls == [True]
+    rig.sense()
+    rig.spin_until(rig.moving_chunks)
+    chunk = rig.moving_chunks()[0]
+    assert bytes(chunk.goal_id.uuid) == bytes(handle.goal_id.uuid)
+    status, result = client.result(handle)
+    assert status == GoalStatus.STATUS_SUCCEEDED
+    assert (result.error_code, result.num_chunks) == (Result.TIME_LIMIT_REACHED, 1)
+    assert result.total_elapsed_time.sec >= 2
+    assert dispatcher.calls == [True, False]
+    assert rig.chunks[-1].num_steps == 0
+    assert rig.node.instruction == ''
+    assert client.feedback[-1].sequence_id == chunk.sequence_id
+    assert client.feedback[-1].inference_ms > 0.0
+    assert 0 <= client.feedback[-1].remaining.sec < 2
+
+
+def test_goal_without_motion_never_calls_the_dispatcher(rig, dispatcher):
+    client = Client(rig)
+    handle = start(rig, client, limit=0.5)
+    rig.sense()
+    rig.spin_until(rig.moving_chunks)
+    assert client.result(handle)[0] == GoalStatus.STATUS_SUCCEEDED
+    assert dispatcher.calls == []
+
+
+def test_old_instruction_is_dropped_before_motion_is_enabled(rig, dispatcher):
+    rig.follow('grasp the bowl')
+    client = Client(rig)
+    handle = start(rig, client, motion=True, limit=0.5)
+    assert dispatcher.followed[0] == ''
+    client.result(handle)
+
+
+@pytest.mark.parametrize(
+    ('options', 'code'),
+    [
+        ({'text': ' '}, Result.EMPTY_INSTRUCTION),
+        ({'text': 'xyzzy'}, Result.UNKNOWN),
+        ({'text': 'a' * 10_000}, Result.UNKNOWN),
+        ({'limit': -1.0}, Result.UNKNOWN),
+    ],
+)
+def test_bad_goal_is_aborted_without_enabling_motion(rig, dispatcher, options, code):
+    status, result = Client(rig).run(motion=True, **options)
+    assert (status, result.error_code) == (GoalStatus.STATUS_ABORTED, code)
+    assert result.error_msg
+    assert dispatcher.calls == []
+    assert not rig.node.goals.running
+
+
+def test_goal_is_aborted_when_the_dispatcher_refuses(rig, dispatcher):
+    dispatcher.answer = (False, 'stopped: call reset first')
+    status, result = Client(rig).run(motion=True)
+    assert (status, result.error_code) == (GoalStatus.STATUS_ABORTED, Result.COMMAND_REJECTED)
+    assert 'stopped: call reset first' in result.error_msg
+    assert dispatcher.calls == [True, False]
+    assert rig.node.instruction == ''
+
+
+def test_goal_is_aborted_when_there_is_no_dispatcher(rig):
+    status, result = Client(rig).run(motion=True)
+    assert (status, result.error_code) == (GoalStatus.STATUS_ABORTED, Result.COMMAND_REJECTED)
+    assert f'no service {SERVICE}' in result.error_msg
+
+
+def test_late_answer_of_the_dispatcher_does_not_leave_motion_enabled(rig, dispatcher, monkeypatch):
+    monkeypatch.setattr('faster_vla_ros.goals.ENABLE_TIMEOUT', 0.3)
+    dispatcher.delay = 1.0
+    _status, result = Client(rig).run(motion=True)
+    assert result.error_code == Result.COMMAND_REJECTED
+    assert 'did not answer' in result.error_msg
+    rig.spin_until(lambda: dispatcher.calls == [True, False])
+
+
+def test_second_goal_is_rejected_while_one_runs(rig):
+    client = Client(rig)
+    first = start(rig, client)
+    assert not client.send('grasp the bowl').accepted
+    assert rig.node.instruction == 'grasp the cup'
+    first.cancel_goal_async()
+    assert client.result(first)[0] == GoalStatus.STATUS_CANCELED
+    third = client.send('grasp the bowl', limit=0.2)
+    assert third.accepted
+    client.result(third)
+
+
+def test_cancelled_goal_holds_and_disables_motion(rig, dispatcher):
+    client = Client(rig)
+    handle = start(rig, client, motion=True)
+    handle.cancel_goal_async()
+    status, result = client.result(handle)
+    assert (status, result.error_code) == (GoalStatus.STATUS_CANCELED, Result.PREEMPTED)
+    assert dispatcher.calls == [True, False]
+    assert rig.chunks[-1].num_steps == 0
+
+
+def test_instruction_on_the_topic_preempts_the_goal_and_is_followed(rig, dispatcher):
+    client = Client(rig)
+    handle = start(rig, client, motion=True)
+    rig.instruction.publish(String(data='grasp the bowl'))
+    status, result = client.result(handle)
+    assert (status, result.error_code) == (GoalStatus.STATUS_ABORTED, Result.PREEMPTED)
+    assert rig.node.instruction == 'grasp the bowl'
+    assert dispatcher.calls == [True, False]
+    rig.sense()
+    rig.spin_until(rig.moving_chunks)
+    assert not any(rig.moving_chunks()[0].goal_id.uuid)
+
+
+def test_instruction_on_the_topic_during_enabling_wins(rig, dispatcher):
+    dispatcher.delay = 0.5
+    client = Client(rig)
+    handle = client.send(motion=True)
+    rig.spin_until(lambda: dispatcher.calls)
+    rig.instruction.publish(String(data='grasp the bowl'))
+    assert client.result(handle)[1].error_code == Result.PREEMPTED
+    assert rig.node.instruction == 'grasp the bowl'
+    assert dispatcher.calls == [True, False]
+
+
+def test_goal_of_an_inactive_node_is_aborted_without_motion(rig, dispatcher):
+    rig.node.trigger_deactivate()
+    status, result = Client(rig).run(motion=True)
+    assert (status, result.error_code) == (GoalStatus.STATUS_ABORTED, Result.NOT_ACTIVE)
+    assert dispatcher.calls == []
+
+
+def test_deactivation_ends_the_goal_and_disables_motion(rig, dispatcher):
+    client = Client(rig)
+    handle = start(rig, client, motion=True)
+    rig.node.trigger_deactivate()
+    status, result = client.result(handle)
+    assert (status, result.error_code) == (GoalStatus.STATUS_ABORTED, Result.NOT_ACTIVE)
+    assert dispatcher.calls == [True, False]
+    assert rig.node.trigger_cleanup().name == 'SUCCESS'
+
+
+@pytest.mark.parametrize(
+    ('error', 'code', 'expected'),
+    [
+        (DecodeError('bad code'), Result.DECODE_FAILED, 'bad code'),
+        (MemoryError('full'), Result.INFERENCE_FAILED, 'full'),
+    ],
+)
+def test_failing_policy_ends_the_goal_and_disables_motion(rig, dispatcher, error, code, expected):
+    rig.policy.error = error
+    client = Client(rig)
+    handle = start(rig, client, motion=True)
+    for count in range(3):
+        rig.sense()
+        rig.spin_until(lambda count=count: len(rig.policy.observations) > count)
+        if code == Result.INFERENCE_FAILED:
+            break
+        rig.spin_until(lambda count=count: rig.node.num_failures > count)
+    status, result = client.result(handle)
+    assert (status, result.error_code) == (GoalStatus.STATUS_ABORTED, code)
+    assert expected in result.error_msg
+    assert dispatcher.calls == [True, False]
+
+
+def test_goal_without_observations_times_out_and_says_what_is_missing(context):
+    with h.rig(context, observation_timeout=0.6, **{'head.timeout': 0.1}) as rig:
+        status, result = Client(rig).run()
+        assert status == GoalStatus.STATUS_ABORTED
+        assert result.error_code == Result.OBSERVATION_TIMEOUT
+        assert 'head (/head): no message yet' in result.error_msg
+
+
+SCRIPT = """
+    import functools, sys
+    sys.path.insert(0, {tests!r})
+    from fake_policy import FakePolicy
+    from faster_vla_ros import policy_node
+    policy_node.PolicyNode = functools.partial(policy_node.PolicyNode, lambda _: FakePolicy())
+    sys.exit(policy_node.main(sys.argv))
+"""
+
+
+@pytest.mark.parametrize('number', [signal.SIGINT, signal.SIGTERM])
+def test_process_that_is_told_to_end_disables_the_motion_of_its_goal(context, number):
+    tests = str(pathlib.Path(h.__file__).parent)
+    script = textwrap.dedent(SCRIPT.format(tests=tests))
+    environment = {**os.environ, 'ROS_DOMAIN_ID': str(h.DOMAIN)}
+    environment.pop('_ROS_WHEELS_BOOTSTRAP_COMPLETE', None)
+    args = [sys.executable, '-c', script, *h.arguments(), '-p', 'checkpoint_path:=fake']
+    process = subprocess.Popen(args, env=environment, stderr=subprocess.PIPE, text=True)
+    dispatcher = Dispatcher(context, None)
+    user = h.Rig(context)
+    try:
+        client = Client(user)
+        handle = client.send(motion=True)
+        assert handle.accepted
+        user.spin_until(lambda: dispatcher.calls == [True])
+        user.spin_until(lambda: user.statuses and user.status.instruction == 'grasp the cup')
+        process.send_signal(number)
+        user.spin_until(lambda: dispatcher.calls == [True, False])
+        assert process.wait(20.0) == 0, process.stderr.read()
+        user.spin_until(lambda: user.chunks and user.chunks[-1].num_steps == 0)
+    finally:
+        process.kill()
+        process.communicate()
+        dispatcher.close()
+        user.close()

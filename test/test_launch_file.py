@@ -1,0 +1,332 @@
+"""The launch file says what `faster_vla_ros/graph.py` says, for every set of arguments.
+
+Everywhere: against small recorders in place of the launch system. Where launch and launch_ros are
+installed: against the real ones, up to what the started processes get.
+"""
+
+import json
+import os
+import pathlib
+import runpy
+import stat
+import sys
+import types
+
+from project_files import ROOT
+import pytest
+
+from faster_core.errors import ConfigError
+from faster_vla_ros.graph import ARGUMENTS, PACKAGE, r1lite_wbc
+
+LAUNCH_FILE = ROOT / 'launch' / 'r1lite_wbc.launch.py'
+# As a person types them after `ros2 launch`.
+ARGUMENT_SETS = [
+    {},
+    {'sim': 'false'},
+    {'dry_run': 'true', 'auto_enable': 'false'},
+    {'sim': 'false', 'dry_run': 'true', 'instruction': 'drive to the yellow post'},
+    {'use_sim_time': 'true', 'vendor_images': 'true', 'seed': '7', 'task': 'pick_red'},
+    {'instruction': 'yes', 'task': ''},
+]
+REFUSED = [
+    ({'sim': 'false', 'auto_enable': 'true'}, 'explicit enable'),
+    ({'sim': 'false', 'use_sim_time': 'true'}, 'use_sim_time'),
+    ({'sim': 'maybe'}, 'sim: expected true or false'),
+    ({'seed': 'one'}, 'seed: expected a whole number'),
+    ({'params_file': 'nowhere.yaml'}, 'no file'),
+]
+
+
+def _name(values):
+    return ' '.join(f'{k}:={v}' for k, v in values.items()) or 'defaults'
+
+
+all_sets = pytest.mark.parametrize('values', ARGUMENT_SETS, ids=_name)
+refused = pytest.mark.parametrize(
+    ('values', 'message'), REFUSED, ids=[_name(values) for values, _ in REFUSED]
+)
+
+
+def graph_of(values):
+    known = {a.name: a for a in ARGUMENTS}
+    return r1lite_wbc(**{name: known[name].parse(text) for name, text in values.items()})
+
+
+@pytest.fixture
+def clean_environment(monkeypatch):
+    for name in r1lite_wbc().environment:
+        monkeypatch.delenv(name, raising=False)
+
+
+# --- recorders in place of the launch system ----------------------------------------------------
+
+
+class _Recorder:
+    """Keeps its keyword arguments; refuses what the real class does not know."""
+
+    positional, known, required = (), (), ()
+
+    def __init__(self, *args, **kwargs):
+        assert len(args) <= len(self.positional)
+        given = dict(zip(self.positional, args, strict=False)) | kwargs
+        assert set(self.required) <= set(given) <= {*self.positional, *self.known}, given
+        vars(self).update(given)
+
+
+class LaunchDescription(_Recorder):
+    positional = ('entities',)
+
+
+class DeclareLaunchArgument(_Recorder):
+    positional = required = ('name',)
+    known = ('default_value', 'description', 'choices')
+
+
+class OpaqueFunction(_Recorder):
+    known, required = ('function', 'args', 'kwargs'), ('function',)
+
+
+class SetEnvironmentVariable(_Recorder):
+    positional = required = ('name', 'value')
+
+
+class Shutdown(_Recorder):
+    known = ('reason',)
+
+
+class Node(_Recorder):
+    required = ('executable',)
+    known = (
+        *('package', 'executable', 'name', 'namespace', 'exec_name', 'parameters', 'remappings'),
+        *('ros_arguments', 'arguments', 'output', 'on_exit', 'additional_env', 'respawn'),
+        *('sigterm_timeout', 'sigkill_timeout', 'emulate_tty', 'cwd', 'env'),
+    )
+
+
+class ParameterValue(_Recorder):
+    positional, known, required = ('value',), ('value_type', 'description'), ('value',)
+
+
+class LaunchConfiguration(_Recorder):
+    positional = required = ('variable_name',)
+
+    def perform(self, context):
+        return context.launch_configurations[self.variable_name]
+
+
+@pytest.fixture
+def recorders(monkeypatch, clean_environment):
+    def module(name, *contents):
+        made = types.ModuleType(name)
+        made.__dict__.update({c.__name__: c for c in contents})
+        monkeypatch.setitem(sys.modules, name, made)
+
+    module('launch', LaunchDescription)
+    module(
+        'launch.actions', DeclareLaunchArgument, OpaqueFunction, SetEnvironmentVariable, Shutdown
+    )
+    module('launch.substitutions', LaunchConfiguration)
+    module('launch_ros')
+    module('launch_ros.actions', Node)
+    module('launch_ros.parameter_descriptions', ParameterValue)
+
+
+def described(values):
+    """Return (arguments, environment, nodes) the launch file describes for these values."""
+    entities = runpy.run_path(str(LAUNCH_FILE))['generate_launch_description']().entities
+    declared = [e for e in entities if isinstance(e, DeclareLaunchArgument)]
+    (start,) = [e for e in entities if isinstance(e, OpaqueFunction)]
+    assert entities.index(start) == len(declared), 'arguments must be declared first'
+    configurations = {d.name: d.default_value for d in declared} | values
+    context = types.SimpleNamespace(launch_configurations=configurations)
+    made = start.function(context)
+    variables = {v.name: v.value for v in made if isinstance(v, SetEnvironmentVariable)}
+    nodes = [n for n in made if isinstance(n, Node)]
+    assert [*made[: len(variables)], *nodes] == made, 'variables must be set before nodes start'
+    return declared, variables, nodes
+
+
+def test_every_argument_of_the_graph_is_declared_with_default_and_help(recorders):
+    declared, _, _ = described({})
+    assert [(d.name, d.default_value, d.description) for d in declared] == [
+        (a.name, a.default_text, a.help) for a in ARGUMENTS
+    ]
+
+
+@all_sets
+def test_nodes_are_those_of_the_graph(recorders, values):
+    _, _, nodes = described(values)
+    for node, spec in zip(nodes, graph_of(values).nodes, strict=True):
+        assert (node.package, node.executable, node.name) == (PACKAGE, spec.executable, spec.name)
+        assert node.remappings == list(spec.remappings)
+        *files, own = node.parameters
+        assert files == [str(f) for f in spec.parameter_files]
+        plain = {k: v.value if isinstance(v, ParameterValue) else v for k, v in own.items()}
+        assert plain == spec.parameters
+        assert {k: type(v) for k, v in plain.items()} == {
+            k: type(v) for k, v in spec.parameters.items()
+        }
+
+
+def test_texts_stay_texts_whatever_yaml_makes_of_them(recorders):
+    _, _, nodes = described({'instruction': 'yes'})
+    for node in nodes:
+        for value in node.parameters[-1].values():
+            assert not isinstance(value, str)
+            assert not isinstance(value, ParameterValue) or value.value_type is str
+
+
+def test_one_node_less_ends_the_launch_and_the_dispatcher_gets_time_for_its_commands(recorders):
+    _, _, nodes = described({})
+    assert all(isinstance(n.on_exit, Shutdown) for n in nodes)
+    assert len({id(n.on_exit) for n in nodes}) == len(nodes)
+    assert all(float(n.sigterm_timeout) >= 5.0 for n in nodes)
+
+
+def test_the_graphs_environment_is_set_unless_the_user_has_set_it(recorders, monkeypatch):
+    assert described({})[1] == r1lite_wbc().environment
+    monkeypatch.setenv('PYTHONUNBUFFERED', '2')
+    monkeypatch.setenv('FASTDDS_DEFAULT_PROFILES_FILE', '')
+    variables = described({})[1]
+    assert variables['PYTHONUNBUFFERED'] == '2'
+    assert variables['FASTDDS_DEFAULT_PROFILES_FILE'].endswith('fastdds_shm.xml')
+
+
+@refused
+def test_wrong_arguments_start_nothing(recorders, values, message):
+    with pytest.raises(ConfigError, match=message):
+        described(values)
+
+
+# --- the real launch system ---------------------------------------------------------------------
+
+# In place of every node: writes down what it got, and how it ended. The simulated robot (or the
+# dispatcher of a real one) ends by itself once all have written.
+_STUB = """#!{python}
+import json, os, pathlib, signal, sys, time
+import rclpy
+from rclpy.node import Node
+from rclpy.signals import SignalHandlerOptions
+
+folder = pathlib.Path(os.environ['DUMP'])
+signal.signal(signal.SIGINT, lambda *_: sys.exit(0))
+rclpy.init(args=sys.argv, signal_handler_options=SignalHandlerOptions.NO)
+node = Node('unnamed', automatically_declare_parameters_from_overrides=True)
+names = {names}
+parameters = {{n: p.value for n, p in node.get_parameters_by_prefix('').items()}}
+got = {{
+    'name': node.get_name(),
+    'executable': pathlib.Path(sys.argv[0]).name,
+    'chunks': node.resolve_topic_name('action_chunk'),
+    'environment': {{n: os.environ.get(n) for n in names}},
+    'parameters': {{n: v if isinstance(v, (bool, int, float, str)) else list(v)
+                   for n, v in parameters.items() if v is not None}},
+}}
+(folder / 'new').with_suffix(f'.{{os.getpid()}}').write_text(json.dumps(got))
+(folder / 'new').with_suffix(f'.{{os.getpid()}}').rename(folder / f'{{node.get_name()}}.json')
+first = got['executable'] == '{first}'
+while len(list(folder.glob('*.json'))) < {count} or not first:
+    time.sleep(0.05)
+"""
+
+
+@pytest.fixture
+def launched(tmp_path, monkeypatch, clean_environment):
+    """Return a function that launches stubs and gives (what each got by name, exit status)."""
+    before = dict(os.environ)
+    monkeypatch.setenv('ROS_LOG_DIR', str(tmp_path / 'log'))
+
+    def launch_stubs(values):
+        from launch.actions import IncludeLaunchDescription
+        from launch.launch_description_sources import PythonLaunchDescriptionSource
+
+        from launch import LaunchService
+
+        graph = graph_of(values)
+        index = tmp_path / 'share' / 'ament_index' / 'resource_index' / 'packages' / PACKAGE
+        index.parent.mkdir(parents=True)
+        index.touch()
+        (tmp_path / 'lib' / PACKAGE).mkdir(parents=True)
+        (tmp_path / 'dump').mkdir()
+        for spec in graph.nodes:
+            path = tmp_path / 'lib' / PACKAGE / spec.executable
+            text = _STUB.format(
+                python=sys.executable,
+                names=[*graph.environment],
+                first=graph.nodes[0].executable,
+                count=len(graph.nodes),
+            )
+            path.write_text(text)
+            path.chmod(path.stat().st_mode | stat.S_IXUSR)
+        prefixes = [str(tmp_path), os.environ.get('AMENT_PREFIX_PATH', '')]
+        monkeypatch.setenv('AMENT_PREFIX_PATH', os.pathsep.join(filter(None, prefixes)))
+        monkeypatch.setenv('DUMP', str(tmp_path / 'dump'))
+        monkeypatch.setenv('ROS_DOMAIN_ID', '43')
+        service = LaunchService(noninteractive=True)
+        source = PythonLaunchDescriptionSource(str(LAUNCH_FILE))
+        service.include_launch_description(
+            IncludeLaunchDescription(source, launch_arguments=list(values.items()))
+        )
+        status = service.run()
+        got = [json.loads(p.read_text()) for p in (tmp_path / 'dump').glob('*.json')]
+        return {g['name']: g for g in got}, status
+
+    yield launch_stubs
+    os.environ.clear()
+    os.environ.update(before)
+
+
+@pytest.mark.launch
+def test_the_launch_system_lists_the_arguments():
+    from launch.launch_description_sources import PythonLaunchDescriptionSource
+
+    from launch import LaunchContext
+
+    context = LaunchContext()
+    source = PythonLaunchDescriptionSource(str(LAUNCH_FILE))
+    arguments = source.get_launch_description(context).get_launch_arguments()
+
+    def text(substitutions):
+        return ''.join(s.perform(context) for s in substitutions)
+
+    assert [(a.name, text(a.default_value), a.description) for a in arguments] == [
+        (a.name, a.default_text, a.help) for a in ARGUMENTS
+    ]
+
+
+@pytest.mark.launch
+@pytest.mark.ros
+@all_sets
+def test_launched_processes_get_what_the_graph_says(launched, values):
+    got, status = launched(values)
+    graph = graph_of(values)
+    assert status == 0
+    assert set(got) == {spec.name for spec in graph.nodes}
+    for spec in graph.nodes:
+        process = got[spec.name]
+        assert process['executable'] == spec.executable
+        found = process['parameters']
+        assert {n: found.get(n) for n in spec.parameters} == dict(spec.parameters)
+        assert process['chunks'] == dict(spec.remappings).get('action_chunk', '/action_chunk')
+        assert process['environment'] == dict(graph.environment)
+        for path in spec.parameter_files:
+            assert pathlib.Path(path).is_file()
+    assert got['action_dispatcher']['parameters']['dispatch_rate'] == 50.0  # of the shipped file
+
+
+@pytest.mark.launch
+@refused
+def test_wrong_arguments_launch_nothing(launched, caplog, values, message):
+    from launch.actions import IncludeLaunchDescription
+    from launch.launch_description_sources import PythonLaunchDescriptionSource
+
+    from launch import LaunchService
+
+    service = LaunchService(noninteractive=True)
+    source = PythonLaunchDescriptionSource(str(LAUNCH_FILE))
+    service.include_launch_description(
+        IncludeLaunchDescription(source, launch_arguments=list(values.items()))
+    )
+    assert service.run() == 1
+    assert message in caplog.text
+    assert 'process started' not in caplog.text
