@@ -124,7 +124,7 @@ class Embodiment:
         """Parse the text of an embodiment file (YAML)."""
         try:
             raw = yaml.safe_load(text)
-        except yaml.YAMLError as e:
+        except (yaml.YAMLError, ValueError) as e:  # ValueError: an impossible date
             raise EmbodimentError(f'not YAML: {e}') from e
         if not isinstance(raw, Mapping):
             raise EmbodimentError(f'expected a mapping at the top, found {type(raw).__name__}')
@@ -205,7 +205,7 @@ def _component(value: object, field: str) -> Component:
     if not isinstance(value, Mapping) or set(value) != {'component', 'kind', 'names'}:
         raise EmbodimentError(f'{field}: expected {{component, kind, names}}, found {value!r}')
     kinds = {k.name.lower(): k for k in Kind}
-    if value['kind'] not in kinds:
+    if not isinstance(value['kind'], str) or value['kind'] not in kinds:
         raise EmbodimentError(
             f'{field}.kind: expected one of {", ".join(kinds)}, found {value["kind"]!r}'
         )

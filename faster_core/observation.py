@@ -36,7 +36,8 @@ class Observation:
         Raises:
             ObservationError: a camera is missing or unknown, an image is not uint8 [h, w, 3], the
                 state has another length or a value that is not finite.
-            InstructionError: the instruction is empty or longer than `MAX_INSTRUCTION_CHARS`.
+            InstructionError: the instruction is no text, empty or longer than
+                `MAX_INSTRUCTION_CHARS`.
         """
         if missing := [c for c in embodiment.cameras if c not in self.images]:
             raise ObservationError(f'no image of camera {", ".join(missing)}')
@@ -46,6 +47,7 @@ class Observation:
                 f'{", ".join(embodiment.cameras)}'
             )
         for name, image in self.images.items():
+            image = np.asarray(image)
             if image.dtype != np.uint8 or image.ndim != 3 or image.shape[2] != 3 or not image.size:
                 raise ObservationError(
                     f'camera {name}: expected uint8 [height, width, 3], found {image.dtype} '
@@ -56,6 +58,8 @@ class Observation:
             raise ObservationError(
                 f'state: expected [{embodiment.state_dim}], found {list(state.shape)}'
             )
+        if state.dtype.kind not in 'fiu':
+            raise ObservationError(f'state: expected numbers, found {state.dtype}')
         if not np.isfinite(state).all():
             names = [f'{c.name}/{n}' for c in embodiment.state for n in c.names]
             bad = [n for n, v in zip(names, state, strict=True) if not np.isfinite(v)]
@@ -64,7 +68,9 @@ class Observation:
 
 
 def check_instruction(text: str) -> None:
-    """Refuse an empty or over-long instruction (InstructionError)."""
+    """Refuse an instruction that is no text, empty or over-long (InstructionError)."""
+    if not isinstance(text, str):
+        raise InstructionError(f'the instruction is a {type(text).__name__}, not a text')
     if not text.strip():
         raise InstructionError('the instruction is empty')
     if len(text) > MAX_INSTRUCTION_CHARS:

@@ -1,5 +1,6 @@
 """What every test shares: quiet threads, isolated DDS, and markers that skip what cannot run."""
 
+import ctypes.util
 import functools
 import importlib.util
 import os
@@ -11,6 +12,8 @@ os.environ.setdefault('OMP_NUM_THREADS', '1')
 os.environ.setdefault('TOKENIZERS_PARALLELISM', 'false')
 os.environ.setdefault('HF_HUB_OFFLINE', '1')
 os.environ.setdefault('ROS_AUTOMATIC_DISCOVERY_RANGE', 'LOCALHOST')
+# faster_core.sim chooses this too, but mujoco reads it only once and a test may import it first.
+os.environ.setdefault('MUJOCO_GL', 'egl' if ctypes.util.find_library('EGL') else 'osmesa')
 
 
 def _importable(*names):

@@ -31,7 +31,7 @@ ROS_ROOTS = {
 }
 TORCH_ROOTS = {'torch', 'torchvision', 'transformers', 'tokenizers', 'safetensors', 'accelerate'}
 
-VOCABULARY = {'chunk', 'config', 'embodiment', 'errors', 'observation', 'paths'}
+VOCABULARY = {'chunk', 'config', 'embodiment', 'errors', 'observation', 'paths', 'provenance'}
 # room -> (third-party packages, rooms of faster_core beside itself and the vocabulary)
 ROOMS = {
     'tokenizer': (

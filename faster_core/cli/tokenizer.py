@@ -55,10 +55,12 @@ def _evaluate(args: argparse.Namespace) -> int:
 
     path = args.embodiment or paths.embodiment_file('r1_lite')
     embodiment = Embodiment.load(path)
-    chunks = held_out_chunks(args.demos, embodiment, args.every)
+    tokenizer = FasterVQ.from_pretrained(args.path)
+    reference = tokenizer.config.reference
+    chunks = held_out_chunks(args.demos, embodiment, args.every, reference)
     report = {
         'chunks': len(chunks),
-        **evaluate(FasterVQ.from_pretrained(args.path), embodiment, chunks),
+        **evaluate(tokenizer, embodiment, chunks),
     }
     print(json.dumps(report) if args.json else json.dumps(report, indent=2))
     return 0

@@ -119,8 +119,8 @@ def load_episodes(folder: str | pathlib.Path, limit: int | None = None) -> list[
     return episodes
 
 
-def load_actions(folder: str | pathlib.Path) -> list[np.ndarray]:
-    """Read only the set-points [T, D] of all episodes of a folder, sorted by name.
+def load_motions(folder: str | pathlib.Path) -> list[tuple[np.ndarray, np.ndarray]]:
+    """Read only state [T, S] and set-points [T, D] of all episodes of a folder, sorted by name.
 
     Raises:
         EpisodeError: the folder holds none, or one cannot be read.
@@ -128,14 +128,14 @@ def load_actions(folder: str | pathlib.Path) -> list[np.ndarray]:
     paths = sorted(pathlib.Path(folder).glob('*.npz'))
     if not paths:
         raise EpisodeError(f'no episodes (*.npz) in {folder}')
-    actions = []
+    motions = []
     for path in paths:
         try:
             with np.load(path, allow_pickle=False) as file:
-                actions.append(file['action'])
+                motions.append((file['state'], file['action']))
         except _UNREADABLE as e:
             raise EpisodeError(f'episode {path}: {e}') from e
-    return actions
+    return motions
 
 
 def chunk_labels(action: np.ndarray, embodiment: Embodiment) -> np.ndarray:

@@ -46,5 +46,6 @@ def sample(
         return logits.argmax(dim=-1)
     values, indices = logits.topk(min(config.top_k, logits.shape[-1]), dim=-1)
     weights = torch.softmax(values.float() / config.temperature, dim=-1)
-    choice = torch.multinomial(weights.flatten(0, -2), 1, generator=generator)
-    return indices.flatten(0, -2).gather(-1, choice).view(logits.shape[:-1])
+    k = weights.shape[-1]
+    choice = torch.multinomial(weights.reshape(-1, k), 1, generator=generator)
+    return indices.reshape(-1, k).gather(-1, choice).view(logits.shape[:-1])

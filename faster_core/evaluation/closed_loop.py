@@ -10,8 +10,6 @@ from __future__ import annotations
 import dataclasses
 from typing import Protocol
 
-import numpy as np
-
 from faster_core.chunk import ActionChunk, StageTiming
 from faster_core.execution.dispatcher import Dispatcher, DispatcherConfig
 from faster_core.observation import Observation
@@ -175,14 +173,3 @@ class ClosedLoop:
             instruction=self._sim.instruction,
             stamp=self._sim.time,
         )
-
-
-def mean_timing(timings: list[StageTiming]) -> dict[str, float]:
-    """Return the mean milliseconds of every stage; `decode_block_ms` is the mean of the sums."""
-    if not timings:
-        return {}
-    stages = {}
-    for field in dataclasses.fields(StageTiming):
-        values = [getattr(t, field.name) for t in timings]
-        stages[field.name] = round(float(np.mean([np.sum(v) for v in values])), 2)
-    return stages

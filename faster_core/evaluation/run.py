@@ -3,35 +3,42 @@
 from __future__ import annotations
 
 import collections
-from collections.abc import Iterator, Sequence
+from collections.abc import Collection, Iterator, Sequence
+from concurrent import futures
+from concurrent.futures.process import BrokenProcessPool
 import dataclasses
 import multiprocessing
 import pathlib
+import signal
 from typing import Any
 
 from faster_core import paths
 from faster_core.chunk import StageTiming
 from faster_core.embodiment import Embodiment
+from faster_core.errors import FasterVlaError
 from faster_core.evaluation.baselines import load_means, MeanTrajectoryPolicy, ZeroActionPolicy
-from faster_core.evaluation.closed_loop import (
-    ClosedLoop,
-    EpisodeResult,
-    EpisodeSettings,
-    mean_timing,
-)
-from faster_core.evaluation.statistics import percentiles, wilson_interval
+from faster_core.evaluation.closed_loop import ClosedLoop, EpisodeResult, EpisodeSettings
+from faster_core.evaluation.statistics import percentiles, stage_percentiles, wilson_interval
 from faster_core.execution.config import DispatcherConfig
 from faster_core.sim.tasks import TASKS
 
 DEFAULT_SETTINGS = EpisodeSettings()
 # Far from every seed in use: what the cameras show is another scene.
 OTHER_IMAGES_OFFSET = 1_000_000
-POLICY, OTHER_IMAGES, ZERO_ACTION, MEAN_TRAJECTORY = (
-    'policy',
-    'other_images',
-    'zero_action',
-    'mean_trajectory',
-)
+POLICY, SWAPPED, OTHER_IMAGES = 'policy', 'swapped', 'other_images'
+ZERO_ACTION, MEAN_TRAJECTORY = 'zero_action', 'mean_trajectory'
+BASELINES = 'baselines'
+# What can be asked for -> what is run for it.
+PARTS = {
+    POLICY: (POLICY,),
+    SWAPPED: (SWAPPED,),
+    OTHER_IMAGES: (OTHER_IMAGES,),
+    BASELINES: (ZERO_ACTION, MEAN_TRAJECTORY),
+}
+
+
+class WorkerError(FasterVlaError, RuntimeError):
+    """A process that ran episodes ended."""
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
@@ -59,8 +66,24 @@ def jobs(tasks: Sequence[str], seeds: Sequence[int], who: str = POLICY) -> list[
 
 def swapped_jobs(tasks: Sequence[str], seeds: Sequence[int]) -> list[Job]:
     """Return episodes in which every task's scene gets the instruction of the next task."""
-    following = dict(zip(tasks, [*tasks[1:], tasks[0]], strict=True))
-    return [Job(seed=s, task=following[t], original_task=t) for s in seeds for t in tasks]
+    return [Job(seed=s, task=neighbour(t), original_task=t) for s in seeds for t in tasks]
+
+
+def neighbour(task: str, offset: int = 1) -> str:
+    """Return another task: the one `offset` places further in `TASKS`, round and round."""
+    names = list(TASKS)
+    return names[(names.index(task) + offset) % len(names)]
+
+
+def planned_jobs(
+    parts: Collection[str], tasks: Sequence[str], seeds: Sequence[int]
+) -> dict[str, list[Job]]:
+    """Return what to run for some of `PARTS`, by what is evaluated, in the order of `PARTS`."""
+    names = [name for part, names in PARTS.items() if part in parts for name in names]
+    return {
+        name: swapped_jobs(tasks, seeds) if name == SWAPPED else jobs(tasks, seeds, name)
+        for name in names
+    }
 
 
 def run_jobs(
@@ -75,15 +98,27 @@ def run_jobs(
 
     Raises:
         CheckpointError: the checkpoint cannot be loaded.
+        WorkerError: a process was killed; results it had not given back are lost.
     """
     robot_file = robot_file or paths.share_dir() / 'config' / 'robots' / 'r1_lite.yaml'
     args = (str(checkpoint), str(robot_file), settings)
     if workers == 1:
         _start(*args)
-        yield from map(_run, todo)
+        try:
+            yield from map(_run, todo)
+        finally:
+            _RUNNER.close()
         return
-    with multiprocessing.get_context('spawn').Pool(workers, _start, args) as pool:
-        yield from pool.imap_unordered(_run, todo)
+    executor = futures.ProcessPoolExecutor(
+        workers, multiprocessing.get_context('spawn'), _start_process, args
+    )
+    try:
+        for future in futures.as_completed([executor.submit(_run, job) for job in todo]):
+            yield future.result()
+    except BrokenProcessPool as e:
+        raise WorkerError(f'a process that ran episodes ended: {e}') from e
+    finally:
+        executor.shutdown(cancel_futures=True)
 
 
 class _Runner:
@@ -101,6 +136,10 @@ class _Runner:
         return self._loops[job.who].run(
             seed=job.seed, task=job.task, original_task=job.original_task
         )
+
+    def close(self) -> None:
+        for loop in self._loops.values():
+            loop.close()
 
     def _make(self, who: str) -> ClosedLoop:
         settings = self._settings
@@ -125,10 +164,16 @@ _RUNNER: _Runner | None = None
 
 def _start(checkpoint: str, robot_file: str, settings: EpisodeSettings) -> None:
     global _RUNNER
+    _RUNNER = _Runner(checkpoint, robot_file, settings)
     import torch
 
     torch.set_num_threads(1)
-    _RUNNER = _Runner(checkpoint, robot_file, settings)
+
+
+def _start_process(*args: Any) -> None:
+    # Ctrl-C reaches every process of the terminal; the first one ends the others in order.
+    signal.signal(signal.SIGINT, signal.SIG_IGN)
+    _start(*args)
 
 
 def _run(job: Job) -> EpisodeResult:
@@ -140,41 +185,42 @@ def summarize(results: Sequence[EpisodeResult]) -> dict[str, Any]:
     by_text: dict[str, list[EpisodeResult]] = collections.defaultdict(list)
     for r in results:
         by_text[TASKS[r.task].instruction].append(r)
-    successes = sum(r.success for r in results)
     timings: list[StageTiming] = [t for r in results for t in r.timings]
     rejected = collections.Counter(reason for r in results for reason in r.rejected)
     return {
-        'episodes': len(results),
-        'success_rate': round(successes / len(results), 4),
-        'wilson': [round(v, 4) for v in wilson_interval(successes, len(results))],
-        'per_instruction': {text: _rates(rs) for text, rs in sorted(by_text.items())},
-        'mean_seconds': _mean([r.seconds for r in results if r.success]),
+        **rates(results),
+        'per_instruction': {text: rates(rs) for text, rs in sorted(by_text.items())},
         'chunks': sum(r.num_chunks for r in results),
         'rejected_chunks': dict(sorted(rejected.items())),
         'latency_ms': percentiles([t.total_ms for t in timings]),
-        'stages_ms': mean_timing(timings),
+        'stages_ms': stage_percentiles(timings),
     }
 
 
 def summarize_swapped(results: Sequence[EpisodeResult]) -> dict[str, Any]:
     """Return how often the given task was done, and how often the scene's original one."""
-    count = len(results)
+    given = rates(results)
+    original = sum(r.original_success for r in results)
     return {
-        'episodes': count,
-        'given_rate': round(sum(r.success for r in results) / count, 4),
-        'original_rate': round(sum(r.original_success for r in results) / count, 4),
+        'episodes': given['episodes'],
+        'given_rate': given['success_rate'],
+        'given_wilson': given['wilson'],
+        'original_rate': round(original / len(results), 4),
+        'original_wilson': _wilson(original, len(results)),
     }
 
 
-def _rates(results: Sequence[EpisodeResult]) -> dict[str, Any]:
+def rates(results: Sequence[EpisodeResult]) -> dict[str, Any]:
+    """Return episodes, success rate with its interval, and the mean time of the successes."""
     successes = sum(r.success for r in results)
+    seconds = [r.seconds for r in results if r.success]
     return {
-        'success_rate': round(successes / len(results), 4),
         'episodes': len(results),
-        'wilson': [round(v, 4) for v in wilson_interval(successes, len(results))],
-        'mean_seconds': _mean([r.seconds for r in results if r.success]),
+        'success_rate': round(successes / len(results), 4),
+        'wilson': _wilson(successes, len(results)),
+        'mean_seconds': round(sum(seconds) / len(seconds), 2) if seconds else None,
     }
 
 
-def _mean(values: Sequence[float]) -> float | None:
-    return round(sum(values) / len(values), 2) if values else None
+def _wilson(successes: int, trials: int) -> list[float]:
+    return [round(v, 4) for v in wilson_interval(successes, trials)]

@@ -97,7 +97,7 @@ def load(path: str | pathlib.Path) -> PolicyParts:
         found = _sha256(path / name)
         if found != expected:
             raise CheckpointError(
-                f'{path / name}: sha256 {found[:12]}… is not the {expected[:12]}… of '
+                f'{path / name}: sha256 {found[:12]}… is not the {str(expected)[:12]}… of '
                 'metadata.json: the file is truncated or was changed'
             )
     try:

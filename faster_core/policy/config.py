@@ -5,8 +5,14 @@ from __future__ import annotations
 import dataclasses
 from typing import Any
 
+from faster_core.config import from_mapping
 from faster_core.errors import ConfigError
 
+_REQUIRED = {
+    'vision': ('image_size', 'patch_size', 'hidden_size'),
+    'text': ('hidden_size', 'num_hidden_layers', 'num_key_value_heads', 'head_dim'),
+    'expert': (),
+}
 STATE_ENCODINGS = ('embedded', 'text')
 
 
@@ -51,7 +57,16 @@ class PolicyConfig:
 
     def __post_init__(self) -> None:
         """Refuse what cannot be built (ConfigError)."""
-        stem = tuple(s if isinstance(s, StemConfig) else StemConfig(**s) for s in self.stem)
+        for field, keys in _REQUIRED.items():
+            values = getattr(self, field)
+            if not isinstance(values, dict):
+                raise ConfigError(f'{field}: expected a mapping, found {type(values).__name__}')
+            if missing := [k for k in keys if k not in values]:
+                raise ConfigError(f'{field}: missing keys {", ".join(missing)}')
+        stem = tuple(
+            s if isinstance(s, StemConfig) else from_mapping(StemConfig, s, source='stem')
+            for s in self.stem
+        )
         object.__setattr__(self, 'stem', stem)
         if self.state_encoding not in STATE_ENCODINGS:
             raise ConfigError(

@@ -13,6 +13,7 @@ import pathlib
 import numpy as np
 
 from faster_core.data.episodes import chunk_labels, load_episode
+from faster_core.data.reference import reference_of
 from faster_core.embodiment import Embodiment
 from faster_core.errors import ConfigError
 from faster_core.policy.images import to_square
@@ -29,7 +30,8 @@ class Samples:
         images: uint8 [M, cameras, size, size, 3].
         state: float32 [M, S], SI units.
         tokens: int64 [M, N], action token ids.
-        chunk: float32 [M, H, D], normalised.
+        chunk: float32 [M, H, D], relative to the tokenizer's reference, normalised.
+        goal: float32 [M, D], where the episode ends (`episode_goals`), normalised.
         text: int64 [M], index into `texts`.
         texts: instructions.
         episode: int64 [M].
@@ -39,6 +41,7 @@ class Samples:
     state: np.ndarray
     tokens: np.ndarray
     chunk: np.ndarray
+    goal: np.ndarray
     text: np.ndarray
     texts: list[str]
     episode: np.ndarray
@@ -71,7 +74,7 @@ def build_cache(
     lengths = [_length(p) for p in paths]
     shape = (sum(lengths), len(embodiment.cameras), image_size, image_size, 3)
     images = np.lib.format.open_memmap(folder / 'images.npy', 'w+', np.uint8, shape)
-    states, chunks, text, texts, row = [], [], [], [], 0
+    states, chunks, goals, text, texts, row = [], [], [], [], [], 0
     for path, length in zip(paths, lengths, strict=True):
         episode = load_episode(path)
         if episode.embodiment_checksum != embodiment.checksum:
@@ -82,7 +85,9 @@ def build_cache(
             resized = [to_square(image, image_size) for image in episode.images[camera]]
             images[row : row + length, k] = resized
         states.append(episode.state)
-        chunks.append(chunk_labels(episode.action, embodiment))
+        reference = reference_of(episode.state, embodiment, tokenizer.config.reference)
+        chunks.append(chunk_labels(episode.action, embodiment) - reference[:, None])
+        goals.append(episode_goals(episode.action, embodiment) - reference)
         if episode.instruction not in texts:
             texts.append(episode.instruction)
         text += [texts.index(episode.instruction)] * length
@@ -96,16 +101,37 @@ def build_cache(
     tokens = tokenizer.tokens(codes + offsets[:, None, None])
     np.save(folder / 'state.npy', np.concatenate(states).astype(np.float32))
     np.save(folder / 'chunk.npy', tokenizer.normalizer.normalize(chunk))
+    np.save(folder / 'goal.npy', tokenizer.normalizer.normalize(np.concatenate(goals)))
     np.save(folder / 'tokens.npy', tokens.astype(np.int64))
     np.save(folder / 'text.npy', np.array(text))
     np.save(folder / 'episode.npy', np.repeat(np.arange(len(paths)), lengths))
     (folder / 'texts.json').write_text(json.dumps(texts))
 
 
+def episode_goals(action: np.ndarray, embodiment: Embodiment) -> np.ndarray:
+    """Return where the episode ends, seen from every step.
+
+    Args:
+        action: [T, D] set-points.
+        embodiment: which columns are velocities, step period, horizon.
+
+    Returns:
+        float32 [T, D]: positions of the last row; velocities: the mean over one chunk that would
+        cover the way that is left, so that both have the scale of a set-point.
+    """
+    goals = np.tile(action[-1].astype(np.float32), (len(action), 1))
+    for c in embodiment.action:
+        if not c.kind.is_position:
+            columns = embodiment.action_slices[c.name]
+            left = action[::-1, columns].cumsum(axis=0)[::-1]
+            goals[:, columns] = left / embodiment.action_horizon
+    return goals
+
+
 def open_cache(folder: str | pathlib.Path) -> Samples:
     """Open what `build_cache` wrote; images stay on disk until they are read."""
     folder = pathlib.Path(folder)
-    names = ('state', 'chunk', 'tokens', 'text', 'episode')
+    names = ('state', 'chunk', 'goal', 'tokens', 'text', 'episode')
     return Samples(
         images=np.load(folder / 'images.npy', mmap_mode='r'),
         texts=json.loads((folder / 'texts.json').read_text()),

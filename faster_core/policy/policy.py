@@ -9,6 +9,7 @@ import numpy as np
 import torch
 
 from faster_core.chunk import ActionChunk, StageTiming
+from faster_core.data.reference import reference_of
 from faster_core.decoding.blockwise import decode
 from faster_core.decoding.cache import StaticKV
 from faster_core.decoding.sampling import SamplingConfig
@@ -171,7 +172,9 @@ class Policy:
         clock.lap()
         codes = self._tokenizer.codes(tokens - self._level_offsets(tokens.shape[1]))[0]
         codes = codes.cpu().numpy()
-        values = self._tokenizer.decode(codes)
+        values = self._tokenizer.decode(codes) + reference_of(
+            observation.state, self.embodiment, self._tokenizer.config.reference
+        )
         if not np.isfinite(values).all():
             raise DecodeError('the decoded chunk is not finite')
         detokenize = clock.lap()
@@ -253,6 +256,11 @@ def _device(name: str) -> torch.device:
         device = torch.device(name)
     except RuntimeError as e:
         raise ConfigError(f'device: {e}') from e
-    if device.type == 'cuda' and not torch.cuda.is_available():
-        raise ConfigError(f'device: {name!r} was asked for, but torch sees no CUDA device')
+    if device.type not in ('cpu', 'cuda'):
+        raise ConfigError(f'device: expected auto, cpu or cuda, found {name!r}')
+    if device.type == 'cuda' and (device.index or 0) >= torch.cuda.device_count():
+        raise ConfigError(
+            f'device: {name!r} was asked for, but torch sees {torch.cuda.device_count()} CUDA '
+            'devices'
+        )
     return device

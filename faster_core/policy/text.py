@@ -29,6 +29,8 @@ class TextEncoder:
     def __init__(self, tokenizer: Tokenizer, max_tokens: int) -> None:
         """Take a tokenizer and the length to pad to."""
         self._tokenizer, self.max_tokens = tokenizer, max_tokens
+        # `<pad>` or `<state7>` typed by a user are words nobody taught, not those tokens.
+        tokenizer.encode_special_tokens = True
         self._unknown = tokenizer.token_to_id(UNKNOWN)
         self.first_state_bin = tokenizer.token_to_id(_bin(0))
         if self._unknown is None or self.first_state_bin is None:

@@ -59,8 +59,10 @@ class PolicyTrainConfig:
             share of the training.
         level_weights: weight of the cross-entropy of each level, coarse to fine (ours).
         end_weight: weight of `<EoBlk>`'s.
-        auxiliary_weight: weight of an L1 regression of the normalised chunk from the backbone's
-            state tokens: dense gradients for vision early in training; unused at inference (ours).
+        auxiliary_weight: weight of an L1 regression of the normalised chunk, and of where the
+            episode ends, from the backbone's state tokens: dense gradients for vision, and a
+            reason to find out early what the instruction is about; unused at inference (ours).
+        goal_weight: of the episode's end within it, against the chunk's 1.
         max_shift, colour: image augmentation, see `augment`.
         state_noise: standard deviation added to the normalised state.
         paraphrases: instruction -> other wordings, used in `paraphrase_share` of the samples.
@@ -82,6 +84,7 @@ class PolicyTrainConfig:
     level_weights: tuple[float, ...] = (1.0, 0.5, 0.25)
     end_weight: float = 0.05
     auxiliary_weight: float = 1.0
+    goal_weight: float = 0.5
     max_shift: int = 1
     colour: float = 0.15
     state_noise: float = 0.01
@@ -156,12 +159,17 @@ def _run_processes(job: _Job) -> Iterator[dict[str, float]]:
             try:
                 yield rows.get(timeout=1.0)
             except queues.Empty:
-                if failed := [w.exitcode for w in workers if w.exitcode]:
-                    raise FasterVlaError(f'a training process ended with {failed[0]}') from None
+                _refuse_failed(workers)
+        _refuse_failed(workers)
     finally:
         for worker in workers:
             worker.kill()
             worker.join()
+
+
+def _refuse_failed(workers: list[mp.Process]) -> None:
+    if failed := [w.exitcode for w in workers if w.exitcode]:
+        raise FasterVlaError(f'a training process ended with {failed[0]}')
 
 
 def _worker(job: _Job, rank: int, rows: Any) -> None:
@@ -191,6 +199,8 @@ def _run(job: _Job, rank: int) -> Iterator[dict[str, float]]:
     samples = open_cache(out / 'cache')
     held = samples.episode % config.held_out == 0
     pool, held_rows = np.flatnonzero(~held), np.flatnonzero(held)
+    if not len(pool):
+        raise ConfigError(f'held_out {config.held_out} leaves no episode to train on')
     parts = _parts(job, samples, pool)
     batches = _Batches(samples, parts, config)
     torch.manual_seed(config.seed)
@@ -198,7 +208,8 @@ def _run(job: _Job, rank: int) -> Iterator[dict[str, float]]:
     num_states = len(parts.embodiment.state)
     if parts.config.state_encoding == 'text':
         num_states = parts.embodiment.state_dim
-    auxiliary = nn.Linear(width * num_states, int(np.prod(samples.chunk.shape[1:])))
+    rows, columns = samples.chunk.shape[1:]
+    auxiliary = nn.Linear(width * num_states, (rows + 1) * columns)
     trainee = _Trainee(parts.model, auxiliary)
     optimizer = torch.optim.AdamW(
         trainee.parameters(),
@@ -227,7 +238,7 @@ def _run(job: _Job, rank: int) -> Iterator[dict[str, float]]:
         rng = np.random.default_rng([config.seed, rank, step])
         torch.manual_seed(int(rng.integers(2**31)))
         chosen = rng.choice(pool, config.batch_size // config.workers)
-        losses = _losses(trainee, batches.make(chosen, rng), num_states)
+        losses = _losses(trainee, batches.make(chosen, rng), num_states, config.goal_weight)
         total = sum(weight * losses[f'level{i}'] for i, weight in enumerate(config.level_weights))
         total = total + config.end_weight * losses['end']
         total = total + config.auxiliary_weight * losses['auxiliary']
@@ -250,7 +261,8 @@ def _run(job: _Job, rank: int) -> Iterator[dict[str, float]]:
             row |= values | {'samples_per_s': rate}
         if step % config.save_every == 0 or progress >= 1.0:
             tensors = pack(
-                model=trainee.state_dict(),
+                # Copied: the averaged weights are about to be loaded into the same storage.
+                model={k: v.clone() for k, v in trainee.state_dict().items()},
                 average=average.values,
                 optimizer=optimizer_tensors(optimizer),
             )
@@ -331,7 +343,10 @@ class _Batches:
     def make(
         self, rows: np.ndarray, rng: np.random.Generator | None = None
     ) -> tuple[torch.Tensor, ...]:
-        """Return pixels, text ids, which are valid, state, tokens, chunk; augmented with `rng`."""
+        """Return pixels, text ids, which are valid, state, tokens, chunk, goal.
+
+        Augmented with `rng`.
+        """
         config, samples = self.config, self.samples
         images, state = samples.images[np.sort(rows)], self._state[np.sort(rows)]
         rows = np.sort(rows)
@@ -351,18 +366,27 @@ class _Batches:
             state_input(state, self.parts.config, self.parts.text),
             torch.from_numpy(samples.tokens[rows]),
             torch.from_numpy(samples.chunk[rows]),
+            torch.from_numpy(samples.goal[rows]),
         )
 
 
 def _losses(
-    trainee: _Trainee, batch: tuple[torch.Tensor, ...], num_states: int
+    trainee: _Trainee,
+    batch: tuple[torch.Tensor, ...],
+    num_states: int,
+    goal_weight: float,
 ) -> dict[str, torch.Tensor]:
-    pixels, ids, valid, state, tokens, chunk = batch
+    pixels, ids, valid, state, tokens, chunk, goal = batch
     model = trainee.model
     prefix, hidden = model.encode(model.backbone.vision(pixels), ids, valid, state)
     losses = model.loss(prefix, tokens)
-    regressed = trainee.auxiliary(hidden[:, -num_states:].flatten(1)).view_as(chunk)
-    return losses | {'auxiliary': (regressed - chunk).abs().mean()}
+    regressed = trainee.auxiliary(hidden[:, -num_states:].flatten(1)).unflatten(
+        1, (-1, chunk.shape[-1])
+    )
+    chunk_error = (regressed[:, :-1] - chunk).abs().mean()
+    goal_error = (regressed[:, -1] - goal).abs().mean()
+    auxiliary = chunk_error + goal_weight * goal_error
+    return losses | {'auxiliary': auxiliary, 'goal': goal_error}
 
 
 def _load_average(trainee: _Trainee, average: WeightAverage) -> None:
@@ -378,7 +402,7 @@ def _held_out_error(batches: _Batches, rows: np.ndarray, count: int = 256) -> fl
     model, tokenizer = parts.model, parts.tokenizer
     errors = []
     for group in np.array_split(chosen, max(1, len(chosen) // 32)):
-        pixels, ids, valid, state, tokens, chunk = batches.make(group)
+        pixels, ids, valid, state, tokens, chunk, _ = batches.make(group)
         prefix, _ = model.encode(model.backbone.vision(pixels), ids, valid, state)
         model.prepare(prefix)
         decoded = decode(model, prefix, sampling=SamplingConfig(), batch=len(group))

@@ -5,6 +5,7 @@ from __future__ import annotations
 import dataclasses
 from typing import Any
 
+from faster_core.data.reference import ABSOLUTE, REFERENCES
 from faster_core.embodiment import Embodiment
 from faster_core.errors import ConfigError
 
@@ -26,6 +27,9 @@ class FasterVQConfig:
         num_levels: N_c of the residual quantiser.
         codebook_size: K.
         ema_decay: of the codebooks (ours).
+        reference: what joint positions of a chunk are relative to: 'absolute' (nothing) or
+            'state', the measured ones at the observation (ours; `faster_core/data/reference.py`).
+            Whoever encodes subtracts it, whoever decodes adds it.
         dead_code_threshold: a code used less often (EMA of uses per step) is placed anew (ours).
     """
 
@@ -42,6 +46,7 @@ class FasterVQConfig:
     codebook_size: int = 512
     ema_decay: float = 0.99
     dead_code_threshold: float = 0.1
+    reference: str = ABSOLUTE
 
     def __post_init__(self) -> None:
         """Refuse shapes that do not divide (ConfigError)."""
@@ -55,6 +60,16 @@ class FasterVQConfig:
                 f'slots_per_group {list(self.slots_per_group)}: expected one number per group, '
                 f'from 1 to its size in {list(self.group_sizes)}'
             )
+        counts = ('horizon', 'patch_length', 'time_slots', 'width', 'depth', 'heads', 'latent_dim')
+        for name in (*counts, 'num_levels', 'codebook_size'):
+            if getattr(self, name) < 1:
+                raise ConfigError(f'{name}: expected at least 1, found {getattr(self, name)}')
+        if self.codebook_size < 2:
+            raise ConfigError('codebook_size: expected at least 2, found 1')
+        if self.reference not in REFERENCES:
+            raise ConfigError(
+                f'reference: expected one of {", ".join(REFERENCES)}, found {self.reference!r}'
+            )
         patches, rest = divmod(self.horizon, self.patch_length)
         ratio, rest2 = divmod(patches, self.time_slots)
         if rest or rest2 or ratio & (ratio - 1):
@@ -64,8 +79,6 @@ class FasterVQConfig:
             )
         if self.width % self.heads:
             raise ConfigError(f'width {self.width} is not a multiple of heads {self.heads}')
-        if min(self.num_levels, self.latent_dim, self.depth) < 1 or self.codebook_size < 2:
-            raise ConfigError('num_levels, latent_dim, depth and codebook_size must be positive')
 
     @classmethod
     def from_embodiment(cls, embodiment: Embodiment, **fields: Any) -> FasterVQConfig:

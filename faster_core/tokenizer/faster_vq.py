@@ -135,7 +135,7 @@ class FasterVQ:
         array = _to_numpy(codes)
         config = self.config
         shaped = array.ndim in (3, 4) and array.shape[-2:] == config.latent_shape
-        if not shaped or not 1 <= array.shape[-3] <= config.num_levels:
+        if not shaped or not array.size or not 1 <= array.shape[-3] <= config.num_levels:
             raise DecodeError(
                 f'codes: expected [B, 1..{config.num_levels}, {config.latent_shape[0]}, '
                 f'{config.latent_shape[1]}], found {list(array.shape)}'

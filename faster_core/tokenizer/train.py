@@ -12,7 +12,8 @@ import numpy as np
 import torch
 
 from faster_core.config import from_mapping
-from faster_core.data.episodes import chunk_labels, load_actions
+from faster_core.data.episodes import chunk_labels, load_motions
+from faster_core.data.reference import reference_of
 from faster_core.embodiment import Embodiment
 from faster_core.tokenizer.config import FasterVQConfig
 from faster_core.tokenizer.evaluate import evaluate
@@ -78,12 +79,12 @@ def train(
     """
     embodiment = Embodiment.load(config.embodiment)
     run = RunFolder(out, dataclasses.asdict(config))
-    training, held_out = _chunks(demos, embodiment, config)
     vq_config = from_mapping(
         FasterVQConfig,
         dataclasses.asdict(FasterVQConfig.from_embodiment(embodiment, **config.model)),
         source='model',
     )
+    training, held_out = _chunks(demos, embodiment, config, vq_config.reference)
     torch.manual_seed(config.seed)
     normalizer = ActionNormalizer.fit(training.reshape(-1, training.shape[-1]), embodiment)
     model = VqModel(vq_config)
@@ -148,20 +149,30 @@ def train(
     run.plot()
 
 
-def held_out_chunks(demos: str | pathlib.Path, embodiment: Embodiment, every: int) -> np.ndarray:
-    """Return the chunks [M, H, D] of every `every`-th episode."""
-    actions = load_actions(demos)
-    return np.concatenate([chunk_labels(a, embodiment) for a in actions[::every]])
+def held_out_chunks(
+    demos: str | pathlib.Path, embodiment: Embodiment, every: int, reference: str
+) -> np.ndarray:
+    """Return the chunks [M, H, D] of every `every`-th episode, relative to `reference`."""
+    return np.concatenate(_labels(demos, embodiment, reference)[::every])
 
 
 def _chunks(
-    demos: str | pathlib.Path, embodiment: Embodiment, config: TokenizerTrainConfig
+    demos: str | pathlib.Path,
+    embodiment: Embodiment,
+    config: TokenizerTrainConfig,
+    reference: str,
 ) -> tuple[np.ndarray, np.ndarray]:
-    actions = load_actions(demos)
-    labels = [chunk_labels(a, embodiment) for a in actions]
+    labels = _labels(demos, embodiment, reference)
     held = labels[:: config.held_out]
     kept = [c for i, c in enumerate(labels) if i % config.held_out] or held
     return np.concatenate(kept), np.concatenate(held)
+
+
+def _labels(demos: str | pathlib.Path, embodiment: Embodiment, reference: str) -> list[np.ndarray]:
+    return [
+        chunk_labels(action, embodiment) - reference_of(state, embodiment, reference)[:, None]
+        for state, action in load_motions(demos)
+    ]
 
 
 def _averaged(

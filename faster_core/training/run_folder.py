@@ -49,7 +49,10 @@ class RunFolder:
         lines = self._metrics.read_text(encoding='utf-8').splitlines()
         by_step: dict[int, dict[str, float]] = {}
         for line in lines:
-            row = json.loads(line)
+            try:
+                row = json.loads(line)
+            except ValueError:  # the process was killed while it wrote this line
+                continue
             by_step[row['step']] = {**by_step.get(row['step'], {}), **row}
         return [by_step[step] for step in sorted(by_step)]
 

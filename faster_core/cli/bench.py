@@ -1,0 +1,83 @@
+"""`faster-vla bench`: latency of the policy alone."""
+
+import argparse
+import json
+
+
+def add_parser(subparsers: argparse._SubParsersAction) -> None:
+    """Add the `bench` command."""
+    parser = subparsers.add_parser('bench', help='latency of the policy alone')
+    parser.add_argument('--checkpoint', default='', help='folder; default: the shipped one')
+    parser.add_argument('--iterations', type=_positive, default=200, help='inferences that count')
+    parser.add_argument('--threads', type=_positive, default=None, help='default: all cores')
+    parser.add_argument('--device', default='auto', help='auto, cpu, cuda, cuda:1, …')
+    parser.add_argument('--json', action='store_true', help='one JSON object as the last line')
+    parser.set_defaults(run=_run)
+
+
+def _positive(text: str) -> int:
+    try:
+        value = int(text)
+    except ValueError:
+        value = 0
+    if value < 1:
+        raise argparse.ArgumentTypeError(f'expected a whole number > 0, found {text!r}')
+    return value
+
+
+def _run(args: argparse.Namespace) -> int:
+    import pathlib
+    import sys
+
+    import torch
+    from tqdm import tqdm
+
+    from faster_core import paths
+    from faster_core.evaluation.latency import measure, summarize_latency, WARMUP
+    from faster_core.evaluation.machine import describe_machine, num_cores
+    from faster_core.policy import checkpoint, Policy
+    from faster_core.provenance import git_commit
+
+    torch.set_num_threads(args.threads or num_cores())
+    folder = pathlib.Path(args.checkpoint or paths.demo_checkpoint())
+    parts = checkpoint.load(folder)
+    policy = Policy(parts, device=args.device)
+    with tqdm(total=args.iterations, unit='inference', file=sys.stderr) as bar:
+        timings = measure(policy, iterations=args.iterations, on_run=bar.update)
+    model, weight = parts.model, parts.model.head.weight
+    report = {
+        'robot': parts.embodiment.name,
+        **summarize_latency(timings),
+        'warmup': WARMUP,
+        'parameters': {
+            'policy': sum(p.numel() for p in model.parameters()),
+            'tokenizer': sum(p.numel() for p in parts.tokenizer.model.parameters()),
+        },
+        'cameras': len(parts.embodiment.cameras),
+        'image_size': policy.image_size,
+        'tokens': model.num_tokens,
+        'blocks': model.num_blocks,
+        'device': str(weight.device),
+        'dtype': str(weight.dtype).removeprefix('torch.'),
+        'threads': torch.get_num_threads(),
+        'machine': describe_machine(),
+        'checkpoint_sha': checkpoint.checkpoint_sha256(folder),
+        'git_sha': git_commit() or None,
+    }
+    print(json.dumps(report, allow_nan=False) if args.json else _table(report))
+    return 0
+
+
+def _table(report: dict) -> str:
+    rows = {name.removesuffix('_ms'): values for name, values in report['stages_ms'].items()}
+    lines = [f'{"milliseconds":<14}' + ''.join(f'{name:>9}' for name in ('p50', 'p95', 'p99'))]
+    for name, values in rows.items():
+        numbers = ''.join(f'{values[q]:9.2f}' for q in ('p50', 'p95', 'p99'))
+        lines.append(f'{name:<14}{numbers}')
+    lines.append(
+        f'{report["iterations"]} inferences, {report["cameras"]} cameras of '
+        f'{report["image_size"]} pixels, {report["tokens"]} tokens in {report["blocks"]} blocks, '
+        f'{report["parameters"]["policy"]:,} parameters, {report["device"]} {report["dtype"]}, '
+        f'{report["threads"]} threads'
+    )
+    return '\n'.join(lines)

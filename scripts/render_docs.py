@@ -1,0 +1,285 @@
+#!/usr/bin/env python3
+"""Fills the generated parts of the documentation; `--check` only says whether they are up to date.
+
+A generated part stands between `<!-- begin NAME -->` and `<!-- end NAME -->`: parameter tables in
+docs/ros.md come from the tables the nodes check against, the file tree in README.md from the first
+line of every file's docstring, and measured figures from the reports in docs/results/.
+"""
+
+from __future__ import annotations
+
+import ast
+from collections.abc import Callable, Mapping
+import json
+import pathlib
+import re
+import subprocess
+import sys
+from typing import Any
+
+ROOT = pathlib.Path(__file__).resolve().parents[1]
+# What a line of the tree says about files that carry no docstring; folders first.
+ABOUT = {
+    '.ci/run': 'what a submission must pass: lint, two episodes through DDS, tests',
+    'LICENSE': 'Apache-2.0',
+    'MANIFEST.in': 'files of a source distribution',
+    'Makefile': 'every command by name',
+    'colcon_defaults.yaml': 'makes plain `colcon build` see both packages',
+    'config/embodiments/r1_lite.yaml': 'what the robot is: the single source of truth',
+    'config/fastdds_shm.xml': 'shared-memory segment large enough for images',
+    'config/robots/r1_lite.yaml': 'topics and limits of the R1 Lite for both nodes',
+    'config/train/': 'recipe of the shipped checkpoint',
+    'constraints.txt': 'every version that `make setup` installs',
+    'docs/': 'architecture, ROS interface, training',
+    'faster_core/assets/': 'shipped checkpoint, mean trajectories of the baseline',
+    'faster_core/sim/models/': 'MJCF of the R1 Lite and its arm',
+    'faster_vla_msgs/': 'messages, service and action; a package of its own (colcon and pip)',
+    'package.xml': 'ROS package (format 3)',
+    'pyproject.toml': 'ruff, pytest, coverage',
+    'resource/': 'marker of the ament index',
+    'scripts/system_packages.sh': 'Debian packages that pip cannot bring',
+    'setup.cfg': 'where ros2 run looks for executables',
+    'setup.py': 'one packaging file for colcon and pip',
+    'test/': 'tests; their names are sentences',
+}
+
+
+def file_tree() -> str:
+    """Return the tracked files, one line each, with what they are for."""
+    listed = subprocess.run(
+        ['git', 'ls-files', '--cached', '--others', '--exclude-standard'],  # noqa: S607
+        cwd=ROOT,
+        capture_output=True,
+        text=True,
+        check=True,
+    ).stdout.splitlines()
+    rows: dict[str, str] = {}
+    for name in sorted(n for n in listed if (ROOT / n).is_file()):
+        folder = next((f for f in ABOUT if f.endswith('/') and name.startswith(f)), None)
+        if folder:
+            rows[folder] = ABOUT[folder]
+        elif not name.startswith(('.git', 'README')) and not _is_marker(name):
+            rows[name] = ABOUT.get(name) or _first_line(name)
+    return '```\n' + '\n'.join(_tree_lines(rows)) + '\n```'
+
+
+def _is_marker(name: str) -> bool:
+    """Whether a file only makes its folder a package."""
+    return name.endswith('__init__.py') and len((ROOT / name).read_text().splitlines()) < 2
+
+
+def _tree_lines(rows: Mapping[str, str]) -> list[str]:
+    lines, shown = [], set()
+    for name, about in rows.items():
+        parts = name.rstrip('/').split('/')
+        for depth in range(1, len(parts)):
+            folder = '/'.join(parts[:depth])
+            if folder not in shown:
+                shown.add(folder)
+                lines.append(f'{"  " * (depth - 1)}{parts[depth - 1]}/')
+        label = parts[-1] + ('/' if name.endswith('/') else '')
+        lines.append(f'{"  " * (len(parts) - 1)}{label:<{34 - 2 * len(parts)}} {about}'.rstrip())
+    return lines
+
+
+def _first_line(name: str) -> str:
+    text = (ROOT / name).read_text(encoding='utf-8')
+    if name.endswith('.py'):
+        documentation = ast.get_docstring(ast.parse(text)) or _only_class(text)
+        return documentation.splitlines()[0].rstrip('.') if documentation else ''
+    return ''
+
+
+def _only_class(text: str) -> str:
+    for node in ast.parse(text).body:
+        if isinstance(node, (ast.ClassDef, ast.FunctionDef)):
+            return ast.get_docstring(node) or ''
+    return ''
+
+
+def parameter_table(table: Mapping[str, Any], prefix: str = '') -> str:
+    """Return a Markdown table of `parameters.Spec` entries."""
+    from faster_vla_ros.parameters import REQUIRED
+
+    names = {tuple: 'list', str: 'string', float: 'double', int: 'int', bool: 'bool'}
+    lines = ['| parameter | type | default | meaning |', '|---|---|---|---|']
+    for name, spec in table.items():
+        default = '**required**' if spec.default is REQUIRED else _shown(spec.default)
+        allowed = f' ({", ".join(map(str, spec.one_of))})' if len(spec.one_of) > 1 else ''
+        lines.append(
+            f'| `{prefix}{name}` | {names[spec.type]} | {default} | {spec.help}{allowed} |'
+        )
+    return '\n'.join(lines)
+
+
+def _shown(default: Any) -> str:
+    if default is None or default == '':
+        return '–'
+    return f'`{str(default).lower() if isinstance(default, bool) else default}`'
+
+
+def _policy_parameters() -> str:
+    from faster_vla_ros import policy_parameters as p
+
+    return '\n\n'.join(
+        (
+            parameter_table(p.TABLE),
+            parameter_table(p.CAMERA_TABLE, '<camera>.'),
+            parameter_table(p.SOURCE_TABLE, '<source>.'),
+        )
+    )
+
+
+def _dispatcher_parameters() -> str:
+    from faster_vla_ros import dispatcher_parameters as p
+
+    component = p.LIMIT_TABLE | p.POSITION_TABLE | p.OUTPUT_TABLE
+    feedback = {f'feedback.{k}': spec for k, spec in p.FEEDBACK_TABLE.items()}
+    return '\n\n'.join(
+        (
+            parameter_table(p.NODE_TABLE | p.RULES_TABLE),
+            parameter_table(component | feedback, '<component>.'),
+        )
+    )
+
+
+def _report(name: str) -> dict[str, Any]:
+    return json.loads((ROOT / 'docs' / 'results' / f'{name}.json').read_text(encoding='utf-8'))
+
+
+def success_table() -> str:
+    """Return success per instruction, without ROS and through it, from the two reports."""
+    offline, ros = _report('eval'), _report('eval_ros')
+    lines = ['| instruction | without ROS | through ROS |', '|---|---|---|']
+    rows = {**offline['per_instruction'], '**all**': offline}
+    other = {**ros['per_instruction'], '**all**': ros}
+    lines += [
+        f'| {text} | {_rate(row)} | {_rate(other.get(text))} |' for text, row in rows.items()
+    ]
+    pairs, machine = ros['paired'], offline['machine']
+    seeds = f'{offline["seeds"][0]}–{offline["seeds"][-1]}'
+    return '\n'.join(
+        (
+            *lines,
+            '',
+            f'Seeds {seeds}, 95 % Wilson intervals; {_machine(machine)}. Paired: {pairs["pairs"]} '
+            f'episodes, difference {100 * pairs["difference"]:+.1f} points through ROS.',
+        )
+    )
+
+
+def control_table() -> str:
+    """Return what the policy does with another instruction, without sight, and the baselines."""
+    offline, ros = _report('eval'), _report('eval_ros')
+    swapped, changed = offline['swapped'], ros['changed']
+    lines = [
+        '| control | episodes | success |',
+        '|---|---|---|',
+        f'| same scenes, another instruction: the given task | {swapped["episodes"]} | '
+        f'{_percent(swapped["given_rate"])} |',
+        f"| … the scene's original task | {swapped['episodes']} | "
+        f'{_percent(swapped["original_rate"])} |',
+        _control('images of another scene', offline['other_images']),
+        _control('zero action', offline['baselines']['zero_action']),
+        _control('mean trajectory of the instruction', offline['baselines']['mean_trajectory']),
+        _control('instruction changed after 1.5 s of motion, through ROS', changed),
+    ]
+    return '\n'.join(lines)
+
+
+def latency_table() -> str:
+    """Return milliseconds by stage, alone and in the running graph, and what the wire showed."""
+    alone, ros = _report('bench'), _report('eval_ros')
+    lines = ['| milliseconds | p50 | p95 | p99 |', '|---|---|---|---|']
+    lines.append(_percentiles('**policy alone**', alone['latency_ms']))
+    for stage, values in alone['stages_ms'].items():
+        if stage != 'total_ms':
+            lines.append(_percentiles(stage.removesuffix('_ms'), values))
+    lines.append(_percentiles('**inside the running graph**', ros['latency_ms']))
+    for stage, values in ros['stages_ms'].items():
+        if stage != 'total_ms':
+            lines.append(_percentiles(stage.removesuffix('_ms'), values))
+    lines.append(_percentiles('first command less inference', ros['first_command_ms']))
+    return '\n'.join(
+        (
+            *lines,
+            '',
+            f'Batch 1, {alone["cameras"]} cameras, {alone["tokens"]} tokens in {alone["blocks"]} '
+            f'blocks, {alone["dtype"]}, {alone["threads"]} threads alone and 1 in the graph; '
+            f'{_machine(alone["machine"])}. Graph: {ros["chunks"]} chunks, real-time factor '
+            f'{ros["rtf"]:.3f} on average and {ros["rtf_min"]:.3f} in the worst episode.',
+        )
+    )
+
+
+def _control(text: str, row: Mapping[str, Any]) -> str:
+    return f'| {text} | {row["episodes"]} | {_percent(row["success_rate"])} |'
+
+
+def _rate(row: Mapping[str, Any] | None) -> str:
+    if row is None:
+        return '–'
+    low, high = (_percent(v) for v in row['wilson'])
+    done = round(row['success_rate'] * row['episodes'])
+    return f'{done} of {row["episodes"]} ({low}–{high})'
+
+
+def _percentiles(text: str, values: Mapping[str, float]) -> str:
+    return f'| {text} | ' + ' | '.join(f'{values[q]:.1f}' for q in ('p50', 'p95', 'p99')) + ' |'
+
+
+def _percent(rate: float) -> str:
+    return f'{100 * rate:.0f} %'
+
+
+def _machine(machine: Mapping[str, Any]) -> str:
+    return f'{machine["cores"]} cores of an {machine["cpu"]}, torch {machine["torch"]}'
+
+
+PARTS: dict[str, dict[str, Callable[[], str]]] = {
+    'README.md': {
+        'success': success_table,
+        'controls': control_table,
+        'latency': latency_table,
+        'file tree': file_tree,
+    },
+    'docs/ros.md': {
+        'policy_node parameters': _policy_parameters,
+        'action_dispatcher parameters': _dispatcher_parameters,
+    },
+}
+
+
+def rendered(name: str) -> str:
+    """Return a documentation file with its generated parts renewed.
+
+    Raises:
+        ValueError: a part's markers are missing.
+    """
+    text = (ROOT / name).read_text(encoding='utf-8')
+    for part, make in PARTS[name].items():
+        begin, end = f'<!-- begin {part} -->', f'<!-- end {part} -->'
+        if begin not in text or end not in text:
+            raise ValueError(f'{name}: no markers of {part!r}')
+        pattern = re.compile(f'{re.escape(begin)}.*?{re.escape(end)}', re.DOTALL)
+        new = f'{begin}\n{make()}\n{end}'
+        text = pattern.sub(lambda _, new=new: new, text)
+    return text
+
+
+def main() -> int:
+    """Write the files, or check them; 1 if a checked one is out of date."""
+    sys.path.insert(0, str(ROOT))
+    check, old = '--check' in sys.argv[1:], []
+    for name in PARTS:
+        new = rendered(name)
+        if new != (ROOT / name).read_text(encoding='utf-8'):
+            old.append(name)
+            if not check:
+                (ROOT / name).write_text(new, encoding='utf-8')
+    print(f'{"out of date" if check else "renewed"}: {", ".join(old) or "nothing"}')
+    return 1 if check and old else 0
+
+
+if __name__ == '__main__':
+    sys.exit(main())
