@@ -157,13 +157,13 @@ def success_table() -> str:
         f'| {text} | {_rate(row)} | {_rate(other.get(text))} |' for text, row in rows.items()
     ]
     pairs, machine = ros['paired'], offline['machine']
-    seeds = f'{offline["seeds"][0]}–{offline["seeds"][-1]}'
     return '\n'.join(
         (
             *lines,
             '',
-            f'Seeds {seeds}, 95 % Wilson intervals; {_machine(machine)}. Paired: {pairs["pairs"]} '
-            f'episodes, difference {100 * pairs["difference"]:+.1f} points through ROS.',
+            f'Seeds {_seeds(offline)} without ROS and {_seeds(ros)} through it, 95 % Wilson '
+            f'intervals; {_machine(machine)}. Paired: {pairs["pairs"]} episodes, difference '
+            f'{100 * pairs["difference"]:+.1f} points through ROS.',
         )
     )
 
@@ -172,6 +172,8 @@ def control_table() -> str:
     """Return what the policy does with another instruction, without sight, and the baselines."""
     offline, ros = _report('eval'), _report('eval_ros')
     swapped, changed = offline['swapped'], ros['changed']
+    if not (swapped and changed and offline['other_images'] and offline['baselines']):
+        return 'Not measured for this checkpoint yet.'
     lines = [
         '| control | episodes | success |',
         '|---|---|---|',
@@ -210,6 +212,10 @@ def latency_table() -> str:
             f'{ros["rtf"]:.3f} on average and {ros["rtf_min"]:.3f} in the worst episode.',
         )
     )
+
+
+def _seeds(report: Mapping[str, Any]) -> str:
+    return f'{report["seeds"][0]}–{report["seeds"][-1]}'
 
 
 def _control(text: str, row: Mapping[str, Any]) -> str:

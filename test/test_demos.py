@@ -190,6 +190,7 @@ def test_misspelt_key_of_a_collection_file_is_refused():
         from_mapping(DemoConfig, {'episodes': {'pick_red': 1}, 'noisy_shar': 0.5}, source='x')
 
 
+@pytest.mark.timeout(300)  # starts four processes, each of which compiles the model
 def test_collection_resumes_and_a_failed_expert_leaves_no_file(tmp_path):
     config = _config(episodes={'drive_yellow': 1, 'drive_purple': 1}, noisy_share=0.0)
     results = list(collect(config, tmp_path, workers=2))

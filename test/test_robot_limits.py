@@ -78,6 +78,24 @@ def test_base_and_torso_speeds_change_as_gently_as_the_robot_file_asks(sim, limi
             assert (change <= limits[name].max_acceleration + 1e-9).all(), (name, seed)
 
 
+def test_base_brakes_gently_when_the_task_is_changed_while_it_drives(sim, limits):
+    sim.reset(302, 'drive_yellow')
+    expert_, base = Expert(sim), sim.embodiment.action_slices['base']
+    command, speeds = expert_.initial_command(), []
+    for step in range(60):
+        if step == 15:
+            assert np.abs(command[base][1]) > 0.1
+            sim.ask('pick_red')
+        following = expert_.next_command(command)
+        sim.glide(command, following, sim.embodiment.step_period)
+        command = following
+        speeds.append(command[base])
+    change = np.abs(np.diff(speeds, axis=0)) / sim.embodiment.step_period
+    assert (change <= limits['base'].max_acceleration + 1e-9).all()
+    # It drove back before a hand reached out.
+    assert np.sign(speeds[14][1]) == -np.sign(speeds[27][1]) != 0
+
+
 def test_expert_moves_fast_enough_for_its_limits_to_mean_something(sim, limits, runs):
     fastest = {c.name: 0.0 for c in sim.embodiment.action}
     for commands in runs.values():

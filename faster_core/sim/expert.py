@@ -70,6 +70,7 @@ class Expert:
         elif abs(base_y) > BASE_PLACE:
             self._drive(new, command, 0.0)
         else:
+            self._brake_base(new, command)
             torso_height = self._pick(new, command, raise_high=task.motion == 'raise')
         new[self._slices['torso']] = self._torso(torso_height)
         return new
@@ -79,6 +80,11 @@ class Expert:
         step = np.clip(scene.ARM_HOME[side] - command[arm], *_limits(0.3 * self._dt))
         new[arm] = command[arm] + step
         new[gripper] = min(command[gripper] + GRIPPER_SPEED * self._dt, scene.GRIPPER_OPEN)
+
+    def _brake_base(self, new: np.ndarray, command: np.ndarray) -> None:
+        """Bring a moving base to rest within its acceleration."""
+        base = self._slices['base']
+        new[base] = command[base] - np.clip(command[base], *_limits(BASE_ACCELERATION * self._dt))
 
     def _drive(self, new: np.ndarray, command: np.ndarray, y: float) -> None:
         position, _ = self._sim.feedback('base')
