@@ -147,6 +147,7 @@ def test_paraphrases_join_the_vocabulary(tmp_path, demos, tokenizer):
 # --- several processes ------------------------------------------------------------------------
 
 
+@pytest.mark.slow
 def test_two_processes_train_one_policy(tmp_path, demos, tokenizer):
     config = _config(workers=2)
     out = tmp_path / 'run'
