@@ -16,9 +16,6 @@ from faster_core.observation import Observation
 from faster_core.policy import Policy
 
 FOLDER = paths.demo_checkpoint()
-pytestmark = pytest.mark.skipif(
-    not FOLDER.exists(), reason=f'no {FOLDER.name} in the assets yet: make train-demo'
-)
 
 
 @pytest.fixture(scope='module')
