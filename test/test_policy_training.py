@@ -15,9 +15,10 @@ from faster_core.data.episodes import chunk_labels, load_episode
 from faster_core.errors import ConfigError, FasterVlaError, InstructionError
 from faster_core.policy import Policy
 from faster_core.policy.augment import augment
+from faster_core.policy.batches import Batches
 from faster_core.policy.checkpoint import load
 from faster_core.policy.dataset import build_cache, open_cache
-from faster_core.policy.train import _Batches, PolicyTrainConfig, train
+from faster_core.policy.train import PolicyTrainConfig, train
 from faster_core.training.run_folder import RunFolder
 
 STEPS = 6
@@ -130,6 +131,17 @@ def test_a_time_limit_ends_a_run_early_with_a_checkpoint(tmp_path, demos, tokeni
     assert load(tmp_path / 'run' / 'checkpoint').embodiment.name == 'r1_lite'
 
 
+def test_the_expert_waits_for_the_backbone(tmp_path, demos, tokenizer):
+    config = _config(backbone_first=0.5)
+    out = tmp_path / 'run'
+    first = list(itertools.islice(train(config, demos, tokenizer, out), STEPS // 2))
+    logged = [row for row in first if 'chunk' in row]
+    assert logged
+    assert not any('level0' in row for row in logged)
+    last = list(train(config, demos, tokenizer, out))[-1]
+    assert {'level0', 'chunk'} <= set(last)
+
+
 def test_a_batch_the_workers_cannot_share_is_refused():
     with pytest.raises(ConfigError, match=r'batch_size 5 .* workers 2'):
         _config(batch_size=5, workers=2)
@@ -205,14 +217,14 @@ def test_demonstrations_of_another_embodiment_are_refused(tmp_path, demos):
 
 def test_held_out_episodes_never_enter_a_batch(tmp_path, demos, tokenizer, monkeypatch):
     seen = set()
-    make = _Batches.make
+    make = Batches.make
 
     def spy(self, rows, rng=None):
         if rng is not None:
             seen.update(self.samples.episode[rows].tolist())
         return make(self, rows, rng)
 
-    monkeypatch.setattr(_Batches, 'make', spy)
+    monkeypatch.setattr(Batches, 'make', spy)
     list(train(_config(steps=12, save_every=12), demos, tokenizer, tmp_path / 'run'))
     # Every third of the episodes 0, 1, 2, 3 is held out.
     assert seen == {1, 2}

@@ -278,3 +278,42 @@ def test_glide_moves_set_points_gradually_and_ends_at_the_target(sim):
     finally:
         del sim.set_command
     assert seen == pytest.approx([0.02, 0.04, 0.06])
+
+
+# --- landmarks --------------------------------------------------------------------------------
+
+
+def test_landmarks_are_in_the_base_frame(sim):
+    red = sim.data.body('red_block').xpos.copy()
+    _stand_at(sim, x=0.1, y=-0.2, yaw=0.5)
+    place = sim.landmarks()['red_block']
+    assert place[2] == pytest.approx(red[2])
+    c, s = np.cos(0.5), np.sin(0.5)
+    back = np.array([c * place[0] - s * place[1] + 0.1, s * place[0] + c * place[1] - 0.2])
+    assert back == pytest.approx(red[:2])
+
+
+def test_hands_do_not_move_in_the_base_frame_when_the_base_moves(sim):
+    before = sim.landmarks()
+    _stand_at(sim, x=0.3, y=0.2, yaw=-0.4)
+    after = sim.landmarks()
+    start = sim.feedback('base')[0]
+    assert start == pytest.approx([0.3, 0.2, -0.4])
+    for side in SIDES:
+        assert after[f'{side}_hand'] == pytest.approx(before[f'{side}_hand'], abs=1e-6)
+    assert set(after) == {*scene.BLOCKS, *scene.POSTS, 'left_hand', 'right_hand'}
+
+
+def test_periods_that_are_no_whole_number_of_physics_steps_do_not_add_up_to_an_error(sim):
+    for _ in range(150):
+        sim.step(1.0 / 15.0)
+    assert sim.time == pytest.approx(10.0, abs=0.002)
+
+
+def test_a_reset_forgets_the_carried_rest(sim):
+    times = []
+    for _ in range(2):
+        sim.reset(0, 'pick_red')
+        sim.step(0.0029)
+        times.append(sim.time)
+    assert times == [pytest.approx(0.002)] * 2

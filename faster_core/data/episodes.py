@@ -45,6 +45,10 @@ class Episode:
         task: key of the task in the simulator's registry.
         seed: scene seed.
         embodiment_checksum: sha256 of the embodiment file it was recorded with.
+        target: which of `landmarks` the instruction is about; '' if unknown.
+        landmarks: name -> float32 [T, 3], where objects and hands (`left_hand`, ...) are in the
+            base frame, metres. Only a simulator knows them; they are targets of auxiliary losses,
+            never inputs. Empty on real robots.
     """
 
     images: dict[str, np.ndarray]
@@ -54,11 +58,14 @@ class Episode:
     task: str
     seed: int
     embodiment_checksum: str
+    target: str = ''
+    landmarks: dict[str, np.ndarray] = dataclasses.field(default_factory=dict)
 
     def __post_init__(self) -> None:
         """Refuse arrays of different lengths (EpisodeError)."""
         lengths = {'state': len(self.state), 'action': len(self.action)}
         lengths |= {f'images[{k}]': len(v) for k, v in self.images.items()}
+        lengths |= {f'landmarks[{k}]': len(v) for k, v in self.landmarks.items()}
         if len(set(lengths.values())) != 1 or not len(self.state):
             raise EpisodeError(f'lengths differ or are zero: {lengths}')
 
@@ -77,8 +84,10 @@ def save_episode(path: str | pathlib.Path, episode: Episode) -> None:
         'task': episode.task,
         'seed': episode.seed,
         'embodiment_checksum': episode.embodiment_checksum,
+        'target': episode.target,
     }
     arrays = {f'image.{name}': image for name, image in episode.images.items()}
+    arrays |= {f'landmark.{name}': points for name, points in episode.landmarks.items()}
     arrays |= {'state': episode.state, 'action': episode.action}
     arrays['meta'] = np.frombuffer(json.dumps(meta).encode(), dtype=np.uint8)
     partial = path.with_suffix('.partial')
@@ -96,12 +105,19 @@ def load_episode(path: str | pathlib.Path) -> Episode:
     try:
         with np.load(path, allow_pickle=False) as file:
             meta = json.loads(file['meta'].tobytes())
-            images = {
-                k.removeprefix('image.'): file[k] for k in file.files if k.startswith('image.')
-            }
-            return Episode(images=images, state=file['state'], action=file['action'], **meta)
+            return Episode(
+                images=_group(file, 'image.'),
+                landmarks=_group(file, 'landmark.'),
+                state=file['state'],
+                action=file['action'],
+                **meta,
+            )
     except _UNREADABLE as e:
         raise EpisodeError(f'episode {path}: {e}') from e
+
+
+def _group(file: np.lib.npyio.NpzFile, prefix: str) -> dict[str, np.ndarray]:
+    return {k.removeprefix(prefix): file[k] for k in file.files if k.startswith(prefix)}
 
 
 def load_episodes(folder: str | pathlib.Path, limit: int | None = None) -> list[Episode]:

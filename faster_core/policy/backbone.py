@@ -9,33 +9,9 @@ import torch
 from torch import nn
 from transformers import GemmaConfig, PaliGemmaConfig, PaliGemmaModel, SiglipVisionConfig
 
-from faster_core.policy.config import PolicyConfig, StemConfig
+from faster_core.policy.config import PolicyConfig
 from faster_core.policy.masks import prefix_mask
-
-
-class ConvStem(nn.Module):
-    """Convolutions in place of SigLIP's patch embedding (Xiao et al. 2021): cheap locality."""
-
-    def __init__(self, stem: tuple[StemConfig, ...], in_channels: int) -> None:
-        """Build convolution, group normalisation and GELU per entry; the last one stays linear."""
-        super().__init__()
-        layers: list[nn.Module] = []
-        for i, s in enumerate(stem):
-            padding = (s.kernel - s.stride + 1) // 2
-            layers.append(nn.Conv2d(in_channels, s.channels, s.kernel, s.stride, padding))
-            if i < len(stem) - 1:
-                layers += [nn.GroupNorm(8, s.channels), nn.GELU(approximate='tanh')]
-            in_channels = s.channels
-        self.layers = nn.Sequential(*layers)
-
-    @property
-    def weight(self) -> torch.Tensor:
-        """First kernel; SigLIP reads its dtype."""
-        return self.layers[0].weight
-
-    def forward(self, pixels: torch.Tensor) -> torch.Tensor:
-        """Map [B, 3, size, size] to [B, width, grid, grid]."""
-        return self.layers(pixels)
+from faster_core.policy.stem import build_stem
 
 
 class LayerKV:
@@ -94,8 +70,7 @@ class Backbone(nn.Module):
             )
         )
         if config.stem:
-            stem = ConvStem(config.stem, vision.num_channels)
-            self.vlm.vision_tower.embeddings.patch_embedding = stem
+            self.vlm.vision_tower.embeddings.patch_embedding = build_stem(config)
         self.camera = nn.Parameter(torch.zeros(num_cameras, 1, width))
         self._state_sizes = state_sizes
         self.state = None

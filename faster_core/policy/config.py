@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
+import math
 from typing import Any
 
 from faster_core.config import from_mapping
@@ -14,6 +15,9 @@ _REQUIRED = {
     'expert': (),
 }
 STATE_ENCODINGS = ('embedded', 'text')
+POOLINGS = ('grid', 'attention')
+# Groups of the group normalisation in the stem.
+STEM_GROUPS = 8
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
@@ -35,6 +39,9 @@ class PolicyConfig:
             tokenizer's.
         stem: convolutions that replace SigLIP's patch embedding; their strides multiply to
             `patch_size`, the last one's channels are the vision width. Empty: SigLIP's own (ours).
+        pooling: 'grid', a token for every cell of the stem's map, or 'attention', each token
+            looks at the whole, finer map and also tells where it looked (ours; `stem.py`). Then
+            strides and channels are free, and `patch_size` only gives the number of tokens.
         expert: keyword arguments of `transformers.GemmaConfig` that differ from the backbone's:
             width and MLP. Layers, key-value heads and head size must be the backbone's.
         block_size: action tokens decoded per pass.
@@ -48,6 +55,7 @@ class PolicyConfig:
     vision: dict[str, Any]
     text: dict[str, Any]
     stem: tuple[StemConfig, ...] = ()
+    pooling: str = 'grid'
     expert: dict[str, Any]
     block_size: int
     max_text_tokens: int = 16
@@ -73,15 +81,26 @@ class PolicyConfig:
                 f'state_encoding: expected one of {", ".join(STATE_ENCODINGS)}, '
                 f'found {self.state_encoding!r}'
             )
+        if self.pooling not in POOLINGS:
+            raise ConfigError(
+                f'pooling: expected one of {", ".join(POOLINGS)}, found {self.pooling!r}'
+            )
         if self.block_size < 1 or self.max_text_tokens < 1 or self.position_gap < 1:
             raise ConfigError('block_size, max_text_tokens and position_gap must be positive')
         size, patch = self.vision['image_size'], self.vision['patch_size']
         if size % patch:
             raise ConfigError(f'image_size {size} is not a multiple of patch_size {patch}')
-        if stem:
-            stride = 1
-            for s in stem:
-                stride *= s.stride
+        if self.pooling == 'attention' and not stem:
+            raise ConfigError('pooling attention: needs a stem')
+        for s in stem:
+            if s.channels % STEM_GROUPS:
+                raise ConfigError(
+                    f'stem: channels {s.channels}: expected a multiple of {STEM_GROUPS}'
+                )
+        stride = self.stem_stride
+        if self.pooling == 'attention' and size % stride:
+            raise ConfigError(f'image_size {size} is not a multiple of the stem stride {stride}')
+        if self.pooling == 'grid' and stem:
             if stride != patch or stem[-1].channels != self.vision['hidden_size']:
                 raise ConfigError(
                     f'stem: strides multiply to {stride} and it ends in {stem[-1].channels} '
@@ -98,6 +117,11 @@ class PolicyConfig:
     def image_size(self) -> int:
         """Side of the square images, pixels."""
         return self.vision['image_size']
+
+    @property
+    def stem_stride(self) -> int:
+        """Pixels per cell of the stem's map."""
+        return math.prod(s.stride for s in self.stem)
 
     @property
     def tokens_per_image(self) -> int:

@@ -12,7 +12,7 @@ import pathlib
 
 import numpy as np
 
-from faster_core.data.episodes import chunk_labels, load_episode
+from faster_core.data.episodes import chunk_labels, Episode, load_episode
 from faster_core.data.reference import reference_of
 from faster_core.embodiment import Embodiment
 from faster_core.errors import ConfigError
@@ -20,6 +20,9 @@ from faster_core.policy.images import to_square
 from faster_core.tokenizer.faster_vq import FasterVQ
 
 _BATCH = 256
+# Landmarks: metres per unit, and how far from a hand they are told apart (m).
+_UNIT = np.float32(0.1)
+_NEAR = 0.3
 
 
 @dataclasses.dataclass(kw_only=True)
@@ -32,6 +35,9 @@ class Samples:
         tokens: int64 [M, N], action token ids.
         chunk: float32 [M, H, D], relative to the tokenizer's reference, normalised.
         goal: float32 [M, D], where the episode ends (`episode_goals`), normalised.
+        target: float32 [M, 9], where the instruction's target is, seen from base and hands, unit
+            10 cm; [M, 0] unless all episodes have landmarks.
+        places: float32 [M, 3 * objects], where every object is in the base frame, unit 10 cm.
         text: int64 [M], index into `texts`.
         texts: instructions.
         episode: int64 [M].
@@ -42,6 +48,8 @@ class Samples:
     tokens: np.ndarray
     chunk: np.ndarray
     goal: np.ndarray
+    target: np.ndarray
+    places: np.ndarray
     text: np.ndarray
     texts: list[str]
     episode: np.ndarray
@@ -75,6 +83,7 @@ def build_cache(
     shape = (sum(lengths), len(embodiment.cameras), image_size, image_size, 3)
     images = np.lib.format.open_memmap(folder / 'images.npy', 'w+', np.uint8, shape)
     states, chunks, goals, text, texts, row = [], [], [], [], [], 0
+    targets, places = [], []
     for path, length in zip(paths, lengths, strict=True):
         episode = load_episode(path)
         if episode.embodiment_checksum != embodiment.checksum:
@@ -88,11 +97,16 @@ def build_cache(
         reference = reference_of(episode.state, embodiment, tokenizer.config.reference)
         chunks.append(chunk_labels(episode.action, embodiment) - reference[:, None])
         goals.append(episode_goals(episode.action, embodiment) - reference)
+        target, place = episode_places(episode)
+        targets.append(target)
+        places.append(place)
         if episode.instruction not in texts:
             texts.append(episode.instruction)
         text += [texts.index(episode.instruction)] * length
         row += length
     images.flush()
+    if len({(t.shape[1], p.shape[1]) for t, p in zip(targets, places, strict=True)}) > 1:
+        targets = places = [np.zeros((len(s), 0), np.float32) for s in states]
     chunk = np.concatenate(chunks)
     codes = np.concatenate(
         [tokenizer.encode(chunk[i : i + _BATCH]) for i in range(0, len(chunk), _BATCH)]
@@ -102,6 +116,8 @@ def build_cache(
     np.save(folder / 'state.npy', np.concatenate(states).astype(np.float32))
     np.save(folder / 'chunk.npy', tokenizer.normalizer.normalize(chunk))
     np.save(folder / 'goal.npy', tokenizer.normalizer.normalize(np.concatenate(goals)))
+    np.save(folder / 'target.npy', np.concatenate(targets))
+    np.save(folder / 'places.npy', np.concatenate(places))
     np.save(folder / 'tokens.npy', tokens.astype(np.int64))
     np.save(folder / 'text.npy', np.array(text))
     np.save(folder / 'episode.npy', np.repeat(np.arange(len(paths)), lengths))
@@ -128,10 +144,25 @@ def episode_goals(action: np.ndarray, embodiment: Embodiment) -> np.ndarray:
     return goals
 
 
+def episode_places(episode: Episode) -> tuple[np.ndarray, np.ndarray]:
+    """Return `Samples.target` and `Samples.places` of an episode; [T, 0] without landmarks."""
+    points = episode.landmarks
+    if episode.target not in points:
+        return (np.zeros((episode.num_steps, 0), np.float32),) * 2
+    target = points[episode.target]
+    hands = sorted(n for n in points if n.endswith('_hand'))
+    objects = sorted(n for n in points if n not in hands)
+    seen = [target, *(np.clip(target - points[h], -_NEAR, _NEAR) for h in hands)]
+    return (
+        np.concatenate(seen, axis=1, dtype=np.float32) / _UNIT,
+        np.concatenate([points[n] for n in objects], axis=1, dtype=np.float32) / _UNIT,
+    )
+
+
 def open_cache(folder: str | pathlib.Path) -> Samples:
     """Open what `build_cache` wrote; images stay on disk until they are read."""
     folder = pathlib.Path(folder)
-    names = ('state', 'chunk', 'goal', 'tokens', 'text', 'episode')
+    names = ('state', 'chunk', 'goal', 'target', 'places', 'tokens', 'text', 'episode')
     return Samples(
         images=np.load(folder / 'images.npy', mmap_mode='r'),
         texts=json.loads((folder / 'texts.json').read_text()),

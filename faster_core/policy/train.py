@@ -26,11 +26,11 @@ from faster_core.decoding.sampling import SamplingConfig
 from faster_core.embodiment import Embodiment
 from faster_core.errors import ConfigError, FasterVlaError
 from faster_core.policy import checkpoint
-from faster_core.policy.augment import augment
+from faster_core.policy.auxiliary import Auxiliary, AuxiliaryWeights
+from faster_core.policy.batches import Batches, LABELS
 from faster_core.policy.config import PolicyConfig
 from faster_core.policy.dataset import build_cache, open_cache, Samples
-from faster_core.policy.inputs import state_input
-from faster_core.policy.state import MAX_ABS, StateNormalizer
+from faster_core.policy.state import StateNormalizer
 from faster_core.policy.text import TextEncoder
 from faster_core.tokenizer.faster_vq import FasterVQ
 from faster_core.training.ema import WeightAverage
@@ -59,10 +59,9 @@ class PolicyTrainConfig:
             share of the training.
         level_weights: weight of the cross-entropy of each level, coarse to fine (ours).
         end_weight: weight of `<EoBlk>`'s.
-        auxiliary_weight: weight of an L1 regression of the normalised chunk, and of where the
-            episode ends, from the backbone's state tokens: dense gradients for vision, and a
-            reason to find out early what the instruction is about; unused at inference (ours).
-        goal_weight: of the episode's end within it, against the chunk's 1.
+        auxiliary: weights of the regressions that only training has (`AuxiliaryWeights`).
+        backbone_first: share of the training in which only these regressions are trained: without
+            the expert a step costs half, and codes mean little to eyes that see nothing yet.
         max_shift, colour: image augmentation, see `augment`.
         state_noise: standard deviation added to the normalised state.
         paraphrases: instruction -> other wordings, used in `paraphrase_share` of the samples.
@@ -83,8 +82,8 @@ class PolicyTrainConfig:
     clip: float = 1.0
     level_weights: tuple[float, ...] = (1.0, 0.5, 0.25)
     end_weight: float = 0.05
-    auxiliary_weight: float = 1.0
-    goal_weight: float = 0.5
+    auxiliary: dict[str, float] = dataclasses.field(default_factory=dict)
+    backbone_first: float = 0.0
     max_shift: int = 1
     colour: float = 0.15
     state_noise: float = 0.01
@@ -202,14 +201,27 @@ def _run(job: _Job, rank: int) -> Iterator[dict[str, float]]:
     if not len(pool):
         raise ConfigError(f'held_out {config.held_out} leaves no episode to train on')
     parts = _parts(job, samples, pool)
-    batches = _Batches(samples, parts, config)
+    batches = Batches(
+        samples,
+        parts,
+        max_shift=config.max_shift,
+        colour=config.colour,
+        state_noise=config.state_noise,
+        paraphrases=config.paraphrases,
+        paraphrase_share=config.paraphrase_share,
+    )
     torch.manual_seed(config.seed)
     width = parts.config.text['hidden_size']
     num_states = len(parts.embodiment.state)
     if parts.config.state_encoding == 'text':
         num_states = parts.embodiment.state_dim
-    rows, columns = samples.chunk.shape[1:]
-    auxiliary = nn.Linear(width * num_states, (rows + 1) * columns)
+    auxiliary = Auxiliary(
+        from_mapping(AuxiliaryWeights, config.auxiliary, source='auxiliary'),
+        samples,
+        width=width,
+        num_image_tokens=parts.config.tokens_per_image * len(parts.embodiment.cameras),
+        num_state_tokens=num_states,
+    )
     trainee = _Trainee(parts.model, auxiliary)
     optimizer = torch.optim.AdamW(
         trainee.parameters(),
@@ -238,10 +250,13 @@ def _run(job: _Job, rank: int) -> Iterator[dict[str, float]]:
         rng = np.random.default_rng([config.seed, rank, step])
         torch.manual_seed(int(rng.integers(2**31)))
         chosen = rng.choice(pool, config.batch_size // config.workers)
-        losses = _losses(trainee, batches.make(chosen, rng), num_states, config.goal_weight)
-        total = sum(weight * losses[f'level{i}'] for i, weight in enumerate(config.level_weights))
-        total = total + config.end_weight * losses['end']
-        total = total + config.auxiliary_weight * losses['auxiliary']
+        with_expert = progress >= config.backbone_first
+        losses = _losses(trainee, batches.make(chosen, rng), with_expert=with_expert)
+        total = losses['auxiliary']
+        if with_expert:
+            for i, weight in enumerate(config.level_weights):
+                total = total + weight * losses[f'level{i}']
+            total = total + config.end_weight * losses['end']
         optimizer.zero_grad(set_to_none=True)
         total.backward()
         elapsed = _average_gradients(trainee, time.perf_counter() - start, config.workers)
@@ -326,67 +341,16 @@ def _parts(job: _Job, samples: Samples, pool: np.ndarray) -> checkpoint.PolicyPa
     )
 
 
-class _Batches:
-    """Turns sample indices into tensors."""
-
-    def __init__(
-        self, samples: Samples, parts: checkpoint.PolicyParts, config: PolicyTrainConfig
-    ) -> None:
-        self.samples, self.parts, self.config = samples, parts, config
-        self._state = parts.state(samples.state)
-        encode = parts.text.encode
-        self._texts = [encode(t) for t in samples.texts]
-        self._others = [
-            [encode(t) for t in config.paraphrases.get(text, [])] for text in samples.texts
-        ]
-
-    def make(
-        self, rows: np.ndarray, rng: np.random.Generator | None = None
-    ) -> tuple[torch.Tensor, ...]:
-        """Return pixels, text ids, which are valid, state, tokens, chunk, goal.
-
-        Augmented with `rng`.
-        """
-        config, samples = self.config, self.samples
-        images, state = samples.images[np.sort(rows)], self._state[np.sort(rows)]
-        rows = np.sort(rows)
-        texts = [self._texts[i] for i in samples.text[rows]]
-        if rng is not None:
-            images = augment(images, rng, max_shift=config.max_shift, colour=config.colour)
-            noise = rng.normal(0.0, config.state_noise, state.shape)
-            state = np.clip(state + noise, -MAX_ABS, MAX_ABS).astype(np.float32)
-            for k, index in enumerate(samples.text[rows]):
-                others = self._others[index]
-                if others and rng.random() < config.paraphrase_share:
-                    texts[k] = others[rng.integers(len(others))]
-        return (
-            torch.from_numpy(np.ascontiguousarray(images)),
-            torch.from_numpy(np.stack([ids for ids, _ in texts])),
-            torch.from_numpy(np.stack([valid for _, valid in texts])),
-            state_input(state, self.parts.config, self.parts.text),
-            torch.from_numpy(samples.tokens[rows]),
-            torch.from_numpy(samples.chunk[rows]),
-            torch.from_numpy(samples.goal[rows]),
-        )
-
-
 def _losses(
-    trainee: _Trainee,
-    batch: tuple[torch.Tensor, ...],
-    num_states: int,
-    goal_weight: float,
+    trainee: _Trainee, batch: dict[str, torch.Tensor], *, with_expert: bool
 ) -> dict[str, torch.Tensor]:
-    pixels, ids, valid, state, tokens, chunk, goal = batch
     model = trainee.model
-    prefix, hidden = model.encode(model.backbone.vision(pixels), ids, valid, state)
-    losses = model.loss(prefix, tokens)
-    regressed = trainee.auxiliary(hidden[:, -num_states:].flatten(1)).unflatten(
-        1, (-1, chunk.shape[-1])
-    )
-    chunk_error = (regressed[:, :-1] - chunk).abs().mean()
-    goal_error = (regressed[:, -1] - goal).abs().mean()
-    auxiliary = chunk_error + goal_weight * goal_error
-    return losses | {'auxiliary': auxiliary, 'goal': goal_error}
+    features = model.backbone.vision(batch['pixels'])
+    prefix, hidden = model.encode(features, batch['ids'], batch['valid'], batch['state'])
+    losses = model.loss(prefix, batch['tokens']) if with_expert else {}
+    labels = {name: batch[name] for name in LABELS if name != 'tokens'}
+    losses['auxiliary'], errors = trainee.auxiliary(features, hidden, **labels)
+    return losses | errors
 
 
 def _load_average(trainee: _Trainee, average: WeightAverage) -> None:
@@ -395,19 +359,21 @@ def _load_average(trainee: _Trainee, average: WeightAverage) -> None:
 
 
 @torch.inference_mode()
-def _held_out_error(batches: _Batches, rows: np.ndarray, count: int = 256) -> float:
+def _held_out_error(batches: Batches, rows: np.ndarray, count: int = 256) -> float:
     """Mean absolute error of greedily decoded chunks, normalised units, on held-out episodes."""
     chosen = rows[np.linspace(0, len(rows) - 1, min(count, len(rows))).astype(int)]
     parts = batches.parts
     model, tokenizer = parts.model, parts.tokenizer
     errors = []
     for group in np.array_split(chosen, max(1, len(chosen) // 32)):
-        pixels, ids, valid, state, tokens, chunk, _ = batches.make(group)
-        prefix, _ = model.encode(model.backbone.vision(pixels), ids, valid, state)
+        batch = batches.make(group)
+        features = model.backbone.vision(batch['pixels'])
+        prefix, _ = model.encode(features, batch['ids'], batch['valid'], batch['state'])
         model.prepare(prefix)
         decoded = decode(model, prefix, sampling=SamplingConfig(), batch=len(group))
         shape = model.layout
-        offsets = torch.arange(tokens.shape[1]) // shape.tokens_per_level * shape.codebook_size
+        offsets = torch.arange(decoded.shape[1]) // shape.tokens_per_level * shape.codebook_size
         actions = tokenizer.decode(tokenizer.codes((decoded - offsets).numpy()))
-        errors.append(np.abs(tokenizer.normalizer.normalize(actions) - chunk.numpy()).mean())
+        error = tokenizer.normalizer.normalize(actions) - batch['chunk'].numpy()
+        errors.append(np.abs(error).mean())
     return float(np.mean(errors))

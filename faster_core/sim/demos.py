@@ -19,7 +19,7 @@ import numpy as np
 
 from faster_core.data.episodes import Episode, save_episode
 from faster_core.errors import ConfigError
-from faster_core.sim.expert import BASE_SPEED, Expert
+from faster_core.sim.expert import BASE_SPEED, Expert, TORSO_SPEED
 from faster_core.sim.r1_lite import R1LiteSim
 from faster_core.sim.tasks import TASKS
 
@@ -99,11 +99,12 @@ def record_episode(sim: R1LiteSim, seed: int, task: str, config: DemoConfig) -> 
     if rng.random() < config.switched_share:
         command = _set_out_on_another_task(sim, expert, command, rng, config)
     frames: dict[str, list[np.ndarray]] = {c: [] for c in embodiment.cameras}
-    states, actions, after = [], [], 0
+    states, actions, places, after = [], [], [], 0
     for t in range(config.max_steps):
         for camera, images in frames.items():
             images.append(through_jpeg(sim.render(camera, config.image_size), config.jpeg_quality))
         states.append(sim.state())
+        places.append(sim.landmarks())
         label = expert.next_command(command)
         actions.append(label)
         executed = label + noise[t](sim) if t in noise else label
@@ -120,6 +121,10 @@ def record_episode(sim: R1LiteSim, seed: int, task: str, config: DemoConfig) -> 
                 task=task,
                 seed=seed,
                 embodiment_checksum=embodiment.checksum,
+                target=sim.task.target,
+                landmarks={
+                    n: np.array([p[n] for p in places], dtype=np.float32) for n in places[0]
+                },
             )
     return None
 
@@ -215,7 +220,7 @@ def _bursts(rng: np.random.Generator, config: DemoConfig) -> dict:
 
 
 def _within_ranges(sim: R1LiteSim, command: np.ndarray) -> np.ndarray:
-    """Keep a disturbed set-point inside joint ranges and the base's speed limit."""
+    """Keep a disturbed set-point inside joint ranges and the speeds of base and torso."""
     command = command.copy()
     for side in ('left', 'right'):
         columns = sim.embodiment.action_slices[f'{side}_arm']
@@ -223,4 +228,6 @@ def _within_ranges(sim: R1LiteSim, command: np.ndarray) -> np.ndarray:
         command[columns] = np.clip(command[columns], ranges[:, 0], ranges[:, 1])
     base = sim.embodiment.action_slices['base']
     command[base] = np.clip(command[base], -BASE_SPEED, BASE_SPEED)
+    torso = sim.embodiment.action_slices['torso']
+    command[torso] = np.clip(command[torso], -TORSO_SPEED, TORSO_SPEED)
     return command

@@ -90,6 +90,7 @@ class R1LiteSim:
         self._torso_target = scene.TORSO_HOME.copy()
         self._torso_twist = np.zeros(3)
         self._base_twist = np.zeros(3)
+        self._carried = 0.0
         mujoco.mj_forward(model, data)
         for side in SIDES:
             self.set_command(f'{side}_arm', data.qpos[self._arm_qpos[side]])
@@ -142,8 +143,11 @@ class R1LiteSim:
                 self.data.ctrl[self._gripper_ctrl[side]] = np.clip(values[0], 0.0, 0.1) / 2
 
     def step(self, duration: float) -> None:
-        """Advance by `duration` seconds (rounded to physics steps of 2 ms)."""
-        for _ in range(max(1, round(duration / self._timestep))):
+        """Advance by `duration` seconds: physics steps of 2 ms, the rest is carried over."""
+        wanted = duration / self._timestep + self._carried
+        steps = round(wanted)
+        self._carried = wanted - steps
+        for _ in range(steps):
             self._apply_rates()
             mujoco.mj_step(self.model, self.data)
         self._update_success()
@@ -244,6 +248,16 @@ class R1LiteSim:
         """Return true poses, name -> (xyz, wxyz): for evaluation only."""
         names = [*scene.BLOCKS, *scene.POSTS, 'base_link', 'left_hand', 'right_hand']
         return {n: (self.data.body(n).xpos.copy(), self.data.body(n).xquat.copy()) for n in names}
+
+    def landmarks(self) -> dict[str, np.ndarray]:
+        """Return name -> [3] m in the base frame (on the floor) of objects and both hands."""
+        position, _ = self.feedback('base')
+        c, s = np.cos(position[2]), np.sin(position[2])
+        to_base = np.array([[c, s, 0.0], [-s, c, 0.0], [0.0, 0.0, 1.0]])
+        points = {n: self.data.body(n).xpos for n in (*scene.BLOCKS, *scene.POSTS)}
+        points |= {f'{side}_hand': self.data.site(f'{side}_tcp').xpos for side in SIDES}
+        origin = np.array([position[0], position[1], 0.0])
+        return {n: to_base @ (p - origin) for n, p in points.items()}
 
     def pose(self) -> tuple[np.ndarray, np.ndarray]:
         """Return a copy of everything a picture depends on (`show`)."""
