@@ -15,7 +15,7 @@ ACTIONS = random_chunks(200).reshape(-1, 21)
 
 
 def _fit(actions=ACTIONS):
-    return ActionNormalizer.fit(actions, EMBODIMENT)
+    return ActionNormalizer.fit(actions[None], EMBODIMENT)
 
 
 def test_percentiles_map_to_minus_one_and_one():
@@ -83,6 +83,48 @@ def test_statistics_survive_json():
     loaded = ActionNormalizer.from_dict(values, 21)
     assert np.array_equal(loaded.centre, normalizer.centre)
     assert np.array_equal(loaded.half_range, normalizer.half_range)
+    assert np.array_equal(loaded.largest_step, normalizer.largest_step)
+
+
+# --- steps from row to row --------------------------------------------------------------------
+
+
+def _ramp(step, rows=32, dims=21):
+    return np.arange(rows)[:, None] * np.full(dims, step)
+
+
+def test_a_jump_between_rows_is_spread_over_the_rows_behind_it():
+    normalizer = ActionNormalizer.fit(np.stack([_ramp(0.05), _ramp(-0.02)]), EMBODIMENT)
+    assert normalizer.largest_step == pytest.approx(0.05)
+    rows = np.zeros((2, 32, 21))
+    rows[:, 16:] = 0.18
+    limited = normalizer.limit_steps(rows)
+    assert np.abs(np.diff(limited, axis=1)).max() == pytest.approx(0.05)
+    assert np.array_equal(limited[:, :16], rows[:, :16])
+    assert limited[0, 16:20, 3] == pytest.approx([0.05, 0.10, 0.15, 0.18])
+    assert limited[:, 20:] == pytest.approx(0.18)
+
+
+def test_what_is_in_the_data_is_not_changed():
+    chunks = random_chunks(50)
+    normalizer = ActionNormalizer.fit(chunks, EMBODIMENT)
+    assert normalizer.limit_steps(chunks) == pytest.approx(chunks, abs=1e-6)
+
+
+def test_statistics_of_older_checkpoints_limit_nothing():
+    values = _fit().to_dict()
+    del values['largest_step']
+    normalizer = ActionNormalizer.from_dict(values, 21)
+    rows = np.random.default_rng(0).normal(size=(32, 21))
+    assert np.array_equal(normalizer.limit_steps(rows), rows)
+
+
+@pytest.mark.parametrize('value', [-0.1, float('nan'), 'x'])
+def test_a_bad_largest_step_is_refused(value):
+    values = _fit().to_dict()
+    values['largest_step'][3] = value
+    with pytest.raises(CheckpointError, match='statistics'):
+        ActionNormalizer.from_dict(values, 21)
 
 
 def _broken(change):

@@ -272,7 +272,7 @@ def test_the_shipped_recipe_keeps_its_parameter_and_token_budget():
     shape = yaml.safe_load((folder / 'r1_lite_tokenizer.yaml').read_text())['model']
     tokenizer = FasterVQ(
         FasterVQConfig.from_embodiment(embodiment, **shape),
-        ActionNormalizer.fit(np.zeros((2, 21)), embodiment),
+        ActionNormalizer.fit(np.zeros((1, 2, 21)), embodiment),
     )
     text = TextEncoder.train(INSTRUCTIONS, config.max_text_tokens)
     model = build_model(config, embodiment, tokenizer, text)

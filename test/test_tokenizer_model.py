@@ -300,3 +300,11 @@ def test_weights_of_another_architecture_are_refused(tmp_path):
     (tmp_path / 'other' / 'model.safetensors').replace(tmp_path / 'model.safetensors')
     with pytest.raises(CheckpointError, match=r'model\.safetensors'):
         FasterVQ.from_pretrained(tmp_path)
+
+
+@given(st.integers(0, 2**31))
+@settings(max_examples=25, deadline=None)
+def test_no_codes_decode_to_a_larger_step_than_in_the_data(seed):
+    rows = TOKENIZER.decode(_codes(seed=seed))
+    steps = np.abs(np.diff(rows, axis=1))
+    assert (steps <= TOKENIZER.normalizer.largest_step + 1e-5).all()

@@ -94,7 +94,7 @@ def tiny_tokenizer(seed=0, **fields):
     """Return an untrained FASTerVQ for the R1 Lite whose codebooks hold random vectors."""
     embodiment = r1_lite()
     config = FasterVQConfig.from_embodiment(embodiment, **{**VQ, **fields})
-    normalizer = ActionNormalizer.fit(random_chunks(64).reshape(-1, 21), embodiment)
+    normalizer = ActionNormalizer.fit(random_chunks(64), embodiment)
     with torch.random.fork_rng():
         torch.manual_seed(seed)
         tokenizer = FasterVQ(config, normalizer)

@@ -122,6 +122,8 @@ class FasterVQ:
     def decode(self, codes: Any, num_levels: int | None = None) -> Any:
         """Decode codes to physical chunks; every code tensor in range decodes.
 
+        No row differs more from the row before than in the data (`limit_steps`).
+
         Args:
             codes: integer [B, L, C_h, C_a] or [L, C_h, C_a] with 1 <= L <= N_c levels.
             num_levels: use the first levels only (coarser, never undefined).
@@ -155,7 +157,7 @@ class FasterVQ:
         values = self.model.autoencoder.decode(latents).float().cpu().numpy()
         if not np.isfinite(values).all():
             raise DecodeError('the decoded chunk is not finite')
-        actions = self.normalizer.denormalize(values)
+        actions = self.normalizer.limit_steps(self.normalizer.denormalize(values))
         actions = actions[0] if array.ndim == 3 else actions
         return torch.from_numpy(actions) if torch.is_tensor(codes) else actions
 

@@ -30,21 +30,25 @@ class ActionNormalizer:
 
     Attributes:
         centre, half_range: float32 [D], SI units.
+        largest_step: float32 [D], the largest change from one row to the next in the data; None
+            if it was not recorded.
     """
 
     centre: np.ndarray
     half_range: np.ndarray
+    largest_step: np.ndarray | None = None
 
     @classmethod
-    def fit(cls, actions: np.ndarray, embodiment: Embodiment) -> ActionNormalizer:
-        """Take percentiles of actions [M, D]."""
-        low, high = np.percentile(actions, [1, 99], axis=0)
+    def fit(cls, chunks: np.ndarray, embodiment: Embodiment) -> ActionNormalizer:
+        """Take percentiles of the rows, and the largest steps, of chunks [M, H, D]."""
+        low, high = np.percentile(chunks.reshape(-1, chunks.shape[-1]), [1, 99], axis=0)
         least = np.concatenate(
             [np.full(c.size, MIN_HALF_RANGE[c.kind]) for c in embodiment.action]
         )
         return cls(
             centre=((low + high) / 2).astype(np.float32),
             half_range=np.maximum((high - low) / 2, least).astype(np.float32),
+            largest_step=np.abs(np.diff(chunks, axis=1)).max(axis=(0, 1)).astype(np.float32),
         )
 
     def normalize(self, actions: np.ndarray) -> np.ndarray:
@@ -57,15 +61,35 @@ class ActionNormalizer:
         clipped = np.clip(values, -MAX_ABS, MAX_ABS)
         return (clipped * self.half_range + self.centre).astype(np.float32)
 
+    def limit_steps(self, rows: np.ndarray) -> np.ndarray:
+        """Let no row of chunks [..., H, D] differ more from the row before than in the data.
+
+        Codes of neighbouring time slots are chosen one after the other and need not fit
+        perfectly; what lags behind such a jump catches up in the rows that follow it.
+        """
+        if self.largest_step is None:
+            return rows
+        limited = rows.copy()
+        for t in range(1, rows.shape[-2]):
+            before = limited[..., t - 1, :]
+            step = rows[..., t, :] - before
+            limited[..., t, :] = before + np.clip(step, -self.largest_step, self.largest_step)
+        return limited
+
     def to_dict(self) -> dict[str, list[float]]:
         """Return plain values."""
-        return {'centre': self.centre.tolist(), 'half_range': self.half_range.tolist()}
+        values = {'centre': self.centre, 'half_range': self.half_range}
+        if self.largest_step is not None:
+            values['largest_step'] = self.largest_step
+        return {name: array.tolist() for name, array in values.items()}
 
     @classmethod
     def from_dict(cls, values: Any, action_dim: int) -> ActionNormalizer:
         """Read plain values; CheckpointError if they do not fit `action_dim`."""
+        names = ['centre', 'half_range']
         try:
-            arrays = {k: np.asarray(values[k], np.float32) for k in ('centre', 'half_range')}
+            names += ['largest_step'] if 'largest_step' in values else []
+            arrays = {k: np.asarray(values[k], np.float32) for k in names}
         except (TypeError, KeyError, ValueError) as e:
             raise CheckpointError(f'action statistics: {e!r}') from e
         for name, array in arrays.items():
@@ -75,4 +99,6 @@ class ActionNormalizer:
                 )
         if (arrays['half_range'] <= 0).any():
             raise CheckpointError('action statistics: half_range must be positive')
+        if (arrays.get('largest_step', np.zeros(1)) < 0).any():
+            raise CheckpointError('action statistics: largest_step must not be negative')
         return cls(**arrays)

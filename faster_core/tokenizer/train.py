@@ -86,7 +86,7 @@ def train(
     )
     training, held_out = _chunks(demos, embodiment, config, vq_config.reference)
     torch.manual_seed(config.seed)
-    normalizer = ActionNormalizer.fit(training.reshape(-1, training.shape[-1]), embodiment)
+    normalizer = ActionNormalizer.fit(training, embodiment)
     model = VqModel(vq_config)
     average = WeightAverage(model, config.ema_decay)
     optimizer = torch.optim.AdamW(
