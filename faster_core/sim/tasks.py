@@ -49,19 +49,13 @@ def _lift_height(sim: R1LiteSim, block: str) -> float:
 
 
 def _held(sim: R1LiteSim, block: str) -> bool:
-    """Whether fingers of one hand touch the block (contact, not distance)."""
+    """Whether both fingers of one hand touch the block (contact, not distance)."""
     geom = sim.model.geom(block).id
-    fingers = {
-        sim.model.geom(f'{side}_finger{i}').id for side in ('left', 'right') for i in (1, 2)
-    }
-    touching = {
-        other
-        for contact in sim.data.contact
-        if geom in contact.geom
-        for other in contact.geom
-        if other in fingers
-    }
-    return len(touching) >= 2
+    touching = {g for contact in sim.data.contact if geom in contact.geom for g in contact.geom}
+    return any(
+        touching >= {sim.model.geom(f'{side}_finger{i}').id for i in (1, 2)}
+        for side in ('left', 'right')
+    )
 
 
 def _others_rest(sim: R1LiteSim, block: str) -> bool:
