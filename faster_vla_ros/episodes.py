@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterable
 import dataclasses
+import time
 
 from faster_core.chunk import StageTiming
 from faster_core.errors import ConfigError
@@ -16,6 +17,10 @@ from faster_vla_ros.up import require_checkpoint
 
 READY_TIMEOUT = 120.0
 FRAMES_AFTER_RESET = 2
+# The dispatcher says where to stay for a while after it was disabled; silent for so long (s), it
+# has finished.
+SILENCE = 0.2
+SILENCE_TIMEOUT = 10.0
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
@@ -112,6 +117,15 @@ class EpisodeRunner:
         if self._has_policy:
             session.say('')
             session.trigger('/policy_node/reset')
+        # Or the robot, put back into its initial posture, would be told to stay in the last one.
+        if not session.spin_until(
+            lambda: time.monotonic() - self._observer.last_command_at > SILENCE,
+            SILENCE_TIMEOUT,
+            self._check,
+        ):
+            raise SessionError(
+                'the arms are still being commanded after the dispatcher was disabled'
+            )
         own = session.reset_episode(job.seed, job.task)
         # Feedback and pictures of the old episode are still on their way for a moment.
         seen = self._observer.num_frames

@@ -9,6 +9,8 @@ from __future__ import annotations
 import collections
 from collections.abc import Callable
 import dataclasses
+import math
+import time
 from typing import Any
 
 from rclpy.qos import QoSProfile, ReliabilityPolicy
@@ -79,9 +81,13 @@ class Observer:
             session: whose node is used; it must be spun.
             on_chunk: called once per chunk as soon as its timing and report are there.
             on_frame: called with seconds and JPEG of every frame of the head camera.
+
+        `num_frames` and `last_command_at` (`time.monotonic()` of the last command to an arm) are
+        not forgotten by `clear`.
         """
         self._on_chunk, self._on_frame = on_chunk, on_frame
         self.num_frames = 0
+        self.last_command_at = -math.inf
         self.clear()
         subscribe = session.node.create_subscription
         subscribe(InferenceTiming, TIMING_TOPIC, self._take_timing, 10)
@@ -139,6 +145,7 @@ class Observer:
         self._completed(record)
 
     def _take_command(self, _: JointState, info: Any) -> None:
+        self.last_command_at = time.monotonic()
         self._commands.append((info['source_timestamp'], info['received_timestamp']))
         self._match_commands()
 
