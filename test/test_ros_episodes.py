@@ -1,4 +1,4 @@
-"""Order in which an episode through ROS is prepared: the robot is reset once nobody commands it."""
+"""How an episode through ROS is prepared: the robot is reset once nobody commands it."""
 
 import pytest
 
