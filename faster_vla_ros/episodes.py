@@ -123,9 +123,7 @@ class EpisodeRunner:
             SILENCE_TIMEOUT,
             self._check,
         ):
-            raise SessionError(
-                'the arms are still being commanded after the dispatcher was disabled'
-            )
+            raise SessionError('the dispatcher was disabled and still commands the arms')
         own = session.reset_episode(job.seed, job.task)
         # Feedback and pictures of the old episode are still on their way for a moment.
         seen = self._observer.num_frames
