@@ -20,6 +20,10 @@ def _importable(*names):
     return all(importlib.util.find_spec(name) for name in names)
 
 
+if _importable('rclpy', 'faster_vla_msgs'):
+    from policy_node_fixtures import context, rig  # noqa: F401 - tests of the policy node use them
+
+
 @functools.cache
 def _has_accelerator():
     import torch

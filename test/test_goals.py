@@ -32,18 +32,6 @@ Result = ExecuteInstruction.Result
 SERVICE = '/action_dispatcher/enable'
 
 
-@pytest.fixture(scope='module')
-def context():
-    with h.own_context() as c:
-        yield c
-
-
-@pytest.fixture
-def rig(context):
-    with h.rig(context) as r:
-        yield r
-
-
 class Dispatcher:
     """The dispatcher's enable service, in a thread and an executor of its own."""
 

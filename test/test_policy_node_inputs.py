@@ -16,18 +16,6 @@ pytestmark = pytest.mark.ros
 STALE = PolicyStatus.STATE_STALE_OBSERVATION
 
 
-@pytest.fixture(scope='module')
-def context():
-    with h.own_context() as c:
-        yield c
-
-
-@pytest.fixture
-def rig(context):
-    with h.rig(context) as r:
-        yield r
-
-
 def test_chunk_carries_stamp_of_the_reference_image_to_the_nanosecond(rig):
     rig.say('grasp the cup')
     stamp = rig.now() // 1000 * 1000 + 123

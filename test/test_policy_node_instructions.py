@@ -20,18 +20,6 @@ BAD = {
 }
 
 
-@pytest.fixture(scope='module')
-def context():
-    with h.own_context() as c:
-        yield c
-
-
-@pytest.fixture
-def rig(context):
-    with h.rig(context) as r:
-        yield r
-
-
 def nanoseconds(chunk):
     return chunk.header.stamp.sec * 10**9 + chunk.header.stamp.nanosec
 

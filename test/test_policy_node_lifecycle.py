@@ -29,18 +29,6 @@ SUCCESS, FAILURE = TransitionCallbackReturn.SUCCESS, TransitionCallbackReturn.FA
 LATCHED = QoSProfile(depth=10, durability=DurabilityPolicy.TRANSIENT_LOCAL)
 
 
-@pytest.fixture(scope='module')
-def context():
-    with h.own_context() as c:
-        yield c
-
-
-@pytest.fixture
-def rig(context):
-    with h.rig(context) as r:
-        yield r
-
-
 def inference_threads():
     return [t for t in threading.enumerate() if t.name == 'inference']
 
