@@ -34,7 +34,7 @@ PIP_INSTALL := $(PIP) install -qq -c constraints.txt --build-constraint constrai
 # The wheels' start-up code must run anew in this environment, whatever the caller's had done.
 unexport _ROS_WHEELS_BOOTSTRAP_COMPLETE
 
-.PHONY: help setup demo test test-slow lint format train-demo eval bench clean
+.PHONY: help setup demo test test-slow lint format train-demo eval bench data clean
 
 help:
 	@echo 'make setup       system packages (as root), .venv, torch, ROS 2 wheels, message package'
@@ -44,6 +44,7 @@ help:
 	@echo 'make train-demo  demonstrations, tokenizer and policy of the shipped checkpoint'
 	@echo 'make eval        closed loop without ROS: EPISODES per instruction from SEED'
 	@echo 'make bench       latency of the policy alone'
+	@echo 'make data        motions of Meta-World and gym-aloha, for tokenizers'
 
 # --- set-up ---------------------------------------------------------------------------------
 
@@ -60,7 +61,8 @@ $(TORCH_STAMP): | $(STAMPS)/venv
 	@rm -f $(STAMPS)/torch-* && touch $@
 
 $(DEPS_STAMP): | $(TORCH_STAMP)
-	$(PIP_INSTALL) -e '.[sim,train,ros,test]'
+	$(PIP_INSTALL) -e '.[sim,train,data,ros,test]'
+	$(PIP_INSTALL) --no-deps metaworld   # it asks for one old MuJoCo and runs on ours
 	@rm -f $(STAMPS)/deps-* && touch $@
 
 $(MSGS_STAMP): | $(DEPS_STAMP)
@@ -78,6 +80,11 @@ eval: $(READY)
 
 bench: $(READY)
 	@$(BIN)/faster-vla bench --json $(ARGS)
+
+# Motions of the simulators; recordings want --input (docs/data.md).
+data: $(READY)
+	$(BIN)/faster-vla data prepare metaworld --out $(RUNS)/data/metaworld
+	$(BIN)/faster-vla data prepare aloha --out $(RUNS)/data/aloha
 
 # --- checks ---------------------------------------------------------------------------------
 

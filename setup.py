@@ -1,7 +1,8 @@
 """Packaging of faster_core and faster_vla_ros: one file for colcon (ament_python) and for pip.
 
-`pip install .` needs no ROS and gives a working `faster_core`; `pip install .[sim,train,ros,test]`
-adds the rest. There is no [project] table in pyproject.toml on purpose: colcon reads this file.
+`pip install .` needs no ROS and gives a working `faster_core`; the extras (sim, train, data, ros,
+test) add the rest. There is no [project] table in pyproject.toml on purpose: colcon reads this
+file.
 """
 
 import pathlib
@@ -89,6 +90,17 @@ setup(
     extras_require={
         'sim': ['daqp', 'imageio', 'imageio-ffmpeg', 'mink', 'mujoco>=3.3,<3.9'],
         'train': ['matplotlib', 'tqdm'],
+        # Not Meta-World: it asks for one old MuJoCo and runs on ours, so it is installed without
+        # its dependencies (docs/data.md).
+        'data': [
+            'dm-control',
+            'gym-aloha',
+            'gymnasium',
+            'mujoco>=3.3,<3.9',
+            'pyarrow',
+            'rosbags',
+            'tqdm',
+        ],
         'ros': ROS_WHEELS,
         'test': [
             'colcon-common-extensions',

@@ -20,6 +20,7 @@ from faster_core.errors import EmbodimentError
 
 TWIST_NAMES = ('vx', 'vy', 'vz', 'wx', 'wy', 'wz')
 EE_POSE_NAMES = ('x', 'y', 'z', 'qx', 'qy', 'qz', 'qw')
+EE_DELTA_NAMES = ('x', 'y', 'z', 'rx', 'ry', 'rz')
 _ID = re.compile(r'[a-z][a-z0-9_]*\Z')
 
 
@@ -31,11 +32,12 @@ class Kind(enum.IntEnum):
     EE_POSE = 2
     TWIST = 3
     GRIPPER_POSITION = 4
+    EE_DELTA = 5
 
     @property
     def is_position(self) -> bool:
-        """Whether a held robot repeats the value (positions) or commands zero (velocities)."""
-        return self not in (Kind.JOINT_VELOCITY, Kind.TWIST)
+        """Whether a held robot repeats the value (positions) or commands zero (all motions)."""
+        return self not in (Kind.JOINT_VELOCITY, Kind.TWIST, Kind.EE_DELTA)
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
@@ -221,6 +223,11 @@ def _component(value: object, field: str) -> Component:
     if kind is Kind.EE_POSE and names != EE_POSE_NAMES:
         raise EmbodimentError(
             f'{field}.names: an ee_pose has {", ".join(EE_POSE_NAMES)}, found {", ".join(names)}'
+        )
+    if kind is Kind.EE_DELTA and not set(names) <= set(EE_DELTA_NAMES):
+        raise EmbodimentError(
+            f'{field}.names: an ee_delta has axes {", ".join(EE_DELTA_NAMES)}, '
+            f'found {", ".join(names)}'
         )
     return Component(
         name=_identifier(value['component'], f'{field}.component'), kind=kind, names=names

@@ -25,6 +25,7 @@ COMMANDS = {
     'eval': ('faster_vla_ros.evaluate', 'success and latency over many episodes'),
     'bench': ('faster_core.cli.bench', 'latency of the policy alone'),
     'demos': ('faster_core.cli.demos', 'collect demonstrations in simulation'),
+    'data': ('faster_core.cli.data', 'motions for training and comparing action tokenizers'),
     'tokenizer': ('faster_core.cli.tokenizer', 'train or evaluate the action tokenizer'),
     'policy': ('faster_core.cli.policy', 'train the policy'),
 }
@@ -36,7 +37,14 @@ EXTRAS = {
     'imageio_ffmpeg': 'sim',
     'tqdm': 'train',
     'matplotlib': 'train',
+    'dm_control': 'data',
+    'gym_aloha': 'data',
+    'gymnasium': 'data',
+    'pyarrow': 'data',
+    'rosbags': 'data',
 }
+# No extra can name it: it asks for one old MuJoCo and runs on ours.
+NO_DEPENDENCIES = {'metaworld': 'metaworld==3.1.1'}
 USAGE_ERROR = 2
 INTERRUPTED = 130
 
@@ -82,6 +90,11 @@ def _how_to_get(error: ModuleNotFoundError) -> str:
         )
     if root in EXTRAS:
         return f"{root} is missing: pip install '.[{EXTRAS[root]}]'"
+    if root in NO_DEPENDENCIES:
+        return (
+            f"{root} is missing: pip install '.[data]' && "
+            f'pip install --no-deps {NO_DEPENDENCIES[root]}'
+        )
     if root in ('faster_core', 'faster_vla_ros'):
         return f'this installation has no module {error.name}'
     return f'the Python package {root} is missing: pip install {root}'

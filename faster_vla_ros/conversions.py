@@ -19,7 +19,7 @@ from faster_core.execution.errors import ChunkError
 from faster_vla_msgs.msg import ActionChunk as ActionChunkMsg
 from faster_vla_msgs.msg import ActionComponent
 
-CARTESIAN = (Kind.EE_POSE, Kind.TWIST)
+CARTESIAN = (Kind.EE_POSE, Kind.TWIST, Kind.EE_DELTA)
 _NANO = 1_000_000_000
 
 

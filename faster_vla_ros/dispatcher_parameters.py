@@ -183,7 +183,7 @@ def _frame_id(embodiment: Embodiment, values: Mapping[str, Any]) -> str:
     frames = {
         c.name: values[f'{c.name}.frame_id']
         for c in embodiment.action
-        if c.kind in (Kind.TWIST, Kind.EE_POSE) and f'{c.name}.frame_id' in values
+        if c.kind in (Kind.TWIST, Kind.EE_POSE, Kind.EE_DELTA) and f'{c.name}.frame_id' in values
     }
     if len(set(frames.values())) > 1:
         found = ', '.join(f'{name}: {frame}' for name, frame in frames.items())

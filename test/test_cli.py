@@ -127,7 +127,7 @@ def test_any_other_missing_package_is_told(command, capsys):
 
 
 def test_commands_of_the_core_name_no_ros():
-    for name in ('bench', 'demos', 'tokenizer', 'policy'):
+    for name in ('bench', 'data', 'demos', 'tokenizer', 'policy'):
         closure = import_closure(cli.COMMANDS[name][0])
         assert closure
         assert not [m for m in closure if m.startswith('faster_vla_ros')]
@@ -138,7 +138,7 @@ def test_help_on_a_command_needs_neither_ros_nor_torch():
         'import json, sys\n'
         "sys.modules['rclpy'] = None\n"
         'from faster_vla_ros import cli\n'
-        "for name in ('bench', 'eval', 'demos', 'policy', 'tokenizer'):\n"
+        "for name in ('bench', 'data', 'eval', 'demos', 'policy', 'tokenizer'):\n"
         '    try:\n'
         "        cli.main([name, '--help'])\n"
         '    except SystemExit as e:\n'

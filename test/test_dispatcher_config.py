@@ -190,6 +190,13 @@ def test_end_effector_poses_have_no_output():
         DispatcherConfig.from_parameters(PARAMETERS, embodiment)
 
 
+def test_end_effector_displacements_have_no_output():
+    delta = TOY.source.replace('twist, names: [vx, wz]', 'ee_delta, names: [x, rz]')
+    embodiment = Embodiment.from_text(delta)
+    with pytest.raises(ConfigError, match='base: no output takes end-effector displacements'):
+        DispatcherConfig.from_parameters(PARAMETERS, embodiment)
+
+
 # --- files ------------------------------------------------------------------------------------
 
 

@@ -2,7 +2,9 @@
 
 import copy
 import hashlib
+import re
 
+from project_files import ROOT
 import pytest
 import yaml
 
@@ -76,7 +78,27 @@ def test_component_kinds_equal_the_constants_on_the_wire():
         'EE_POSE': 2,
         'TWIST': 3,
         'GRIPPER_POSITION': 4,
+        'EE_DELTA': 5,
     }
+
+
+def test_message_definition_has_a_constant_for_every_kind():
+    text = (ROOT / 'faster_vla_msgs' / 'msg' / 'ActionComponent.msg').read_text(encoding='utf-8')
+    constants = re.findall(r'^uint8 KIND_(\w+)=(\d+)', text, re.MULTILINE)
+    assert {name: int(number) for name, number in constants} == {k.name: k.value for k in Kind}
+
+
+@pytest.mark.parametrize('names', [['x', 'y', 'z'], ['rz'], ['x', 'y', 'z', 'rx', 'ry', 'rz']])
+def test_displacement_of_an_end_effector_has_any_of_six_axes(raw, names):
+    raw['action'][5] |= {'kind': 'ee_delta', 'names': names}
+    base = Embodiment.from_text(yaml.safe_dump(raw)).action_component('base')
+    assert (base.kind, base.names) == (Kind.EE_DELTA, tuple(names))
+    assert not base.kind.is_position
+
+
+@pytest.mark.parametrize('name', sorted(p.stem for p in SHIPPED.parent.glob('*.yaml')))
+def test_shipped_file_is_named_as_the_robot_it_describes(name):
+    assert Embodiment.load(embodiment_file(name)).name == name
 
 
 def test_checksum_is_the_sha256_of_the_text_as_it_is(r1_lite):
@@ -175,6 +197,11 @@ BROKEN = {
         _set('action', 0, 'kind', to='ee_pose'),
         'action[0].names',
         'x, y, z, qx, qy, qz, qw',
+    ),
+    'displacement along a quaternion': (
+        _set('action', 5, to={'component': 'base', 'kind': 'ee_delta', 'names': ['x', 'qx']}),
+        'action[5].names',
+        'an ee_delta has axes x, y, z, rx, ry, rz, found x, qx',
     ),
     'no groups': (_set('tokenizer_groups', to=[]), 'tokenizer_groups', 'non-empty list'),
     'empty group': (_set('tokenizer_groups', 2, to=[]), 'tokenizer_groups[2]', 'non-empty list'),

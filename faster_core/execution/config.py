@@ -214,6 +214,8 @@ def _component_config(
 
     if c.kind is Kind.EE_POSE:
         raise ConfigError(f'{c.name}: no output takes end-effector poses')
+    if c.kind is Kind.EE_DELTA:
+        raise ConfigError(f'{c.name}: no output takes end-effector displacements')
     if get('max_velocity') is None:
         raise ConfigError(f'{c.name}.max_velocity: missing')
     on_stale = get('on_stale', 'hold' if c.kind.is_position else 'zero')

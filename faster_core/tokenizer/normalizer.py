@@ -18,6 +18,7 @@ MIN_HALF_RANGE: Mapping[Kind, float] = {
     Kind.JOINT_VELOCITY: 0.05,
     Kind.EE_POSE: 0.02,
     Kind.TWIST: 0.05,
+    Kind.EE_DELTA: 0.001,
     Kind.GRIPPER_POSITION: 0.01,
 }
 # Normalised values beyond are clipped: rare outliers of the data, 50 % beyond the percentiles.
