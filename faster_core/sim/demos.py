@@ -1,14 +1,14 @@
-"""Collecting demonstrations: the expert drives, a push disturbs, what follows is recorded.
+"""Collecting demonstrations: the expert drives, noise disturbs, the expert's answer is the label.
 
-Recovery data: in a share of the episodes the expert first comes some way, a short burst of noise
-pushes the robot off its course, and recording begins there. The noise itself is never part of a
-label: a chunk that spans it would ask a policy to foresee chance. In another share the robot
-first sets out on another task, so that a change of mind in mid-motion is nothing new to a policy.
+Recovery data (DART, Laskey et al. 2017): in a share of the episodes short bursts of noise are
+added to what the robot executes; the recorded action is what the expert wants in the disturbed
+state. In another share the robot first sets out on another task, so that a change of mind in
+mid-motion is nothing new to a policy.
 """
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterator, Mapping
 import dataclasses
 import json
 import multiprocessing
@@ -34,11 +34,9 @@ class DemoConfig:
     Attributes:
         episodes: task -> number of episodes.
         first_seed: seed of the first episode; each episode takes the next one.
-        disturbed_share: share of episodes recorded from a disturbed state on.
-        lead_steps: fewest and most control steps before the disturbance (success ends them).
-        burst_steps: fewest and most control steps of the disturbance.
-        burst_speed: joint speed (rad/s) of it, per joint uniform in ±.
-        halted_share: share of the disturbances during which the base stands still.
+        noisy_share: share of episodes with noise bursts.
+        bursts: most bursts in a noisy episode.
+        burst_speed: joint speed (rad/s) of a burst, per joint uniform in ±.
         switched_share: share of episodes that begin, unrecorded, with another task.
         prelude_steps: fewest and most control steps of that other task.
         image_size: square render size, pixels.
@@ -49,11 +47,9 @@ class DemoConfig:
 
     episodes: dict[str, int]
     first_seed: int = 0
-    disturbed_share: float = 0.7
-    lead_steps: tuple[int, int] = (0, 60)
-    burst_steps: tuple[int, int] = (3, 8)
+    noisy_share: float = 0.6
+    bursts: int = 2
     burst_speed: float = 0.5
-    halted_share: float = 0.5
     switched_share: float = 0.2
     prelude_steps: tuple[int, int] = (8, 30)
     image_size: int = 96
@@ -71,10 +67,11 @@ class DemoConfig:
             raise ConfigError(f'episodes: expected task: number, found {self.episodes!r}')
         if bad := {t: n for t, n in self.episodes.items() if type(n) is not int or n < 0}:
             raise ConfigError(f'episodes: expected whole numbers >= 0, found {bad}')
-        for name in ('lead_steps', 'burst_steps', 'prelude_steps'):
-            object.__setattr__(self, name, _range_of_steps(name, getattr(self, name)))
+        if type(self.bursts) is not int or self.bursts < 1:
+            raise ConfigError(f'bursts: expected a whole number >= 1, found {self.bursts!r}')
         if unknown := set(self.episodes) - set(TASKS):
             raise ConfigError(f'unknown tasks {sorted(unknown)}; known: {", ".join(TASKS)}')
+        object.__setattr__(self, 'prelude_steps', tuple(self.prelude_steps))
         last = self.first_seed + sum(self.episodes.values())
         if self.first_seed < 0 or last > FIRST_RESERVED_SEED:
             raise ConfigError(
@@ -92,39 +89,28 @@ class DemoConfig:
         return [(self.first_seed + i, task) for i, (_, task) in enumerate(ranked)]
 
 
-def _range_of_steps(name: str, value: Sequence[int]) -> tuple[int, int]:
-    try:
-        low, high = value
-    except (TypeError, ValueError):
-        low = high = -1
-    if type(low) is not int or type(high) is not int or not 0 <= low <= high:
-        raise ConfigError(f'{name}: expected [fewest, most] whole numbers >= 0, found {value!r}')
-    return low, high
-
-
 def record_episode(sim: R1LiteSim, seed: int, task: str, config: DemoConfig) -> Episode | None:
     """Let the expert solve one task and record it; None if it failed."""
     rng = np.random.default_rng([seed, 1])
     sim.reset(seed, task)
     expert, embodiment = Expert(sim), sim.embodiment
+    noise = _bursts(rng, config) if rng.random() < config.noisy_share else {}
     command = expert.initial_command()
-    disturbed, switched = rng.random(2) < (config.disturbed_share, config.switched_share)
-    if switched:
+    if rng.random() < config.switched_share:
         command = _set_out_on_another_task(sim, expert, command, rng, config)
-    if disturbed:
-        command = _follow(sim, expert, command, _draw(rng, config.lead_steps))
-        command = _push(sim, command, rng, config)
     frames: dict[str, list[np.ndarray]] = {c: [] for c in embodiment.cameras}
     states, actions, places, after = [], [], [], 0
-    for _ in range(config.max_steps):
+    for t in range(config.max_steps):
         for camera, images in frames.items():
             images.append(through_jpeg(sim.render(camera, config.image_size), config.jpeg_quality))
         states.append(sim.state())
         places.append(sim.landmarks())
         label = expert.next_command(command)
         actions.append(label)
-        sim.glide(command, label, embodiment.step_period)
-        command = label
+        executed = label + noise[t](sim) if t in noise else label
+        executed = _within_ranges(sim, executed)
+        sim.glide(command, executed, embodiment.step_period)
+        command = executed
         after += sim.succeeded()
         if after > config.settle_steps:
             return Episode(
@@ -143,21 +129,6 @@ def record_episode(sim: R1LiteSim, seed: int, task: str, config: DemoConfig) -> 
     return None
 
 
-def _draw(rng: np.random.Generator, steps: tuple[int, int]) -> int:
-    return int(rng.integers(steps[0], steps[1] + 1))
-
-
-def _follow(sim: R1LiteSim, expert: Expert, command: np.ndarray, steps: int) -> np.ndarray:
-    """Let the expert go on unrecorded until success; returns the set-point [D] it ends with."""
-    for _ in range(steps):
-        if sim.succeeded():
-            break
-        following = expert.next_command(command)
-        sim.glide(command, following, sim.embodiment.step_period)
-        command = following
-    return command
-
-
 def _set_out_on_another_task(
     sim: R1LiteSim,
     expert: Expert,
@@ -168,34 +139,11 @@ def _set_out_on_another_task(
     """Follow another task for a while; returns the set-point [D] it ends with."""
     task = sim.task.name
     sim.ask(str(rng.choice([name for name in TASKS if name != task])))
-    command = _follow(sim, expert, command, _draw(rng, config.prelude_steps))
-    sim.ask(task)
-    return command
-
-
-def _push(
-    sim: R1LiteSim, command: np.ndarray, rng: np.random.Generator, config: DemoConfig
-) -> np.ndarray:
-    """Move everything but the grippers at random speeds; returns the set-point [D] at the end.
-
-    In `halted_share` of the cases the base stands still instead, wherever it was going: a robot
-    at rest is not always one that has arrived.
-    """
-    slices, dt = sim.embodiment.action_slices, sim.embodiment.step_period
-    arms = {s: rng.uniform(-1, 1, 6) * config.burst_speed for s in ('left', 'right')}
-    base = rng.uniform(-1, 1, 3) * [0.03, 0.12, 0.08]
-    torso = rng.uniform(-1, 1, 4) * [0.02, 0.04, 0.05, 0.0]
-    halted = rng.random() < config.halted_share
-    going = command.copy()
-    for _ in range(_draw(rng, config.burst_steps)):
-        following = command.copy()
-        for side, speed in arms.items():
-            following[slices[f'{side}_arm']] += speed * dt
-        following[slices['base']] = 0.0 if halted else going[slices['base']] + base
-        following[slices['torso']] = going[slices['torso']] + torso
-        following = _within_ranges(sim, following)
-        sim.glide(command, following, dt)
+    for _ in range(int(rng.integers(config.prelude_steps[0], config.prelude_steps[1] + 1))):
+        following = expert.next_command(command)
+        sim.glide(command, following, sim.embodiment.step_period)
         command = following
+    sim.ask(task)
     return command
 
 
@@ -248,6 +196,27 @@ def _run_job(job: tuple[int, str, DemoConfig, pathlib.Path]) -> dict:
     if episode is not None:
         save_episode(_episode_path(folder, seed, task), episode)
     return {'seed': seed, 'task': task, 'steps': episode.num_steps if episode else 0}
+
+
+def _bursts(rng: np.random.Generator, config: DemoConfig) -> dict:
+    noise = {}
+    for _ in range(rng.integers(1, config.bursts + 1)):
+        start, length = int(rng.integers(2, 70)), int(rng.integers(3, 8))
+        arms = {s: rng.uniform(-1, 1, 6) * config.burst_speed for s in ('left', 'right')}
+        base = rng.uniform(-1, 1, 3) * [0.03, 0.12, 0.08]
+        torso = rng.uniform(-1, 1, 4) * [0.02, 0.04, 0.05, 0.0]
+
+        def burst(sim: R1LiteSim, arms=arms, base=base, torso=torso) -> np.ndarray:
+            delta = np.zeros(sim.embodiment.action_dim)
+            slices = sim.embodiment.action_slices
+            for side, speed in arms.items():
+                delta[slices[f'{side}_arm']] = speed * sim.embodiment.step_period
+            delta[slices['base']] = base
+            delta[slices['torso']] = torso
+            return delta
+
+        noise |= dict.fromkeys(range(start, start + length), burst)
+    return noise
 
 
 def _within_ranges(sim: R1LiteSim, command: np.ndarray) -> np.ndarray:
