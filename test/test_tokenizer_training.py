@@ -257,7 +257,7 @@ def test_weights_decide_how_much_of_a_batch_a_robot_gets(tmp_path, monkeypatch):
 @pytest.mark.parametrize('kind', ['minivla', 'vqvla'])
 def test_learned_rivals_are_trained_by_the_same_loop(tmp_path, kind):
     config = _config(
-        tokenizer=kind, model={'width': 16, 'latent_dim': 8, 'codebook_size': 16}, steps=200
+        tokenizer=kind, model={'width': 16, 'latent_dim': 8, 'codebook_size': 16}, steps=200, learning_rate=5e-3
     )
     rows = list(train(config, _sets(tmp_path)[:1], tmp_path / 'run'))
     loaded = load_tokenizer(tmp_path / 'run' / 'checkpoint')
@@ -316,7 +316,7 @@ def _torchrun(folder, processes):
     out = folder / f'run{processes}'
     config = folder / 'config.yaml'
     config.write_text(
-        yaml.safe_dump(dataclasses.asdict(_two(steps=8)))
+        yaml.safe_dump(dataclasses.asdict(_two(steps=8, save_every=8)))
     )
     command = [sys.executable, '-m', 'torch.distributed.run', '--nnodes', '1']
     command += ['--nproc-per-node', str(processes), '--master-addr', '127.0.0.1']

@@ -162,7 +162,8 @@ def train(
         After every step: 'step', and losses on the steps that are logged.
     """
     accelerator = Accelerator(
-        kwargs_handlers=[DistributedDataParallelKwargs(broadcast_buffers=False)]
+        cpu=not torch.cuda.is_available(),  # or several processes on CPUs are not seen as such
+        kwargs_handlers=[DistributedDataParallelKwargs(broadcast_buffers=False)],
     )
     run = RunFolder(out, dataclasses.asdict(config))
     torch.manual_seed(config.seed)
