@@ -4,6 +4,8 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 import dataclasses
+import json
+import pathlib
 from typing import Any, TypeVar
 
 from faster_core.errors import ConfigError
@@ -38,3 +40,8 @@ def from_mapping(cls: type[T], values: Any, *, source: str) -> T:
     if missing := required - set(values):
         raise ConfigError(f'{source}: missing keys {", ".join(sorted(missing))}')
     return cls(**values)
+
+
+def write_json(path: pathlib.Path, values: Any, indent: int | None = 2) -> None:
+    """Write plain values and a newline."""
+    path.write_text(json.dumps(values, indent=indent) + '\n', encoding='utf-8')

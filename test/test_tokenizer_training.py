@@ -3,28 +3,33 @@
 import dataclasses
 import itertools
 import json
+import os
+import subprocess
+import sys
 
 import numpy as np
 import pytest
 from tiny_checkpoint import home_action, r1_lite, random_chunks, VQ, write_demos
 import torch
+import yaml
 
-from faster_core import paths
-from faster_core.data.episodes import EpisodeError, load_episode, save_episode
+from faster_core.data.episodes import load_episode, save_episode
+from faster_core.data.motions import HELD_OUT, Motion, MotionError, MotionSet
+from faster_core.embodiment import Embodiment
 from faster_core.errors import ConfigError
-from faster_core.tokenizer import FasterVQ
-from faster_core.tokenizer.evaluate import evaluate
-from faster_core.tokenizer.train import held_out_chunks, TokenizerTrainConfig, train
+from faster_core.tokenizer import FasterVQ, train as train_module
+from faster_core.tokenizer.evaluate import l1_by_levels
+from faster_core.tokenizer.registry import load_tokenizer
+from faster_core.tokenizer.train import load_data, TokenizerTrainConfig, train
 from faster_core.training.run_folder import RunFolder
 
 
 def _config(**fields):
     values = {
-        'embodiment': str(paths.embodiment_file('r1_lite')),
         'model': dict(VQ),
         'steps': 12,
         'batch_size': 16,
-        'held_out': 4,
+        'initial_chunks': 64,
         'log_every': 4,
         'save_every': 4,
     }
@@ -45,7 +50,7 @@ def demos(tmp_path_factory):
 @pytest.fixture(scope='module')
 def uninterrupted(tmp_path_factory, demos):
     out = tmp_path_factory.mktemp('tokenizer') / 'run'
-    rows = list(train(_config(), demos, out))
+    rows = list(train(_config(), [demos], out))
     return out, rows
 
 
@@ -65,7 +70,7 @@ def test_metrics_plot_and_checkpoint_are_there(uninterrupted):
     out, _ = uninterrupted
     lines = [json.loads(x) for x in (out / 'metrics.jsonl').read_text().splitlines()]
     assert {line['step'] for line in lines} == {4, 8, 12}
-    held_out = [line for line in lines if 'held_out_left_arm' in line]
+    held_out = [line for line in lines if 'held_out_vrr' in line]
     assert len(held_out) == 3
     assert (out / 'metrics.png').read_bytes().startswith(b'\x89PNG')
     assert FasterVQ.from_pretrained(out / 'checkpoint').encode(random_chunks(2)).shape[0] == 2
@@ -73,16 +78,16 @@ def test_metrics_plot_and_checkpoint_are_there(uninterrupted):
 
 def test_no_file_of_a_run_is_a_pickle(uninterrupted):
     suffixes = {p.suffix for p in uninterrupted[0].rglob('*') if p.is_file()}
-    assert suffixes <= {'.json', '.jsonl', '.png', '.safetensors'}
+    assert suffixes <= {'.json', '.jsonl', '.png', '.safetensors', '.0'}  # .0: TensorBoard
 
 
 @pytest.mark.parametrize('stop_after', [3, 4, 6, 11])
 def test_an_interrupted_run_ends_with_the_same_weights(tmp_path, demos, uninterrupted, stop_after):
     out = tmp_path / 'run'
-    list(itertools.islice(train(_config(), demos, out), stop_after))
+    list(itertools.islice(train(_config(), [demos], out), stop_after))
     # Whatever else drew random numbers in between must not matter.
     torch.manual_seed(999)
-    rows = list(train(_config(), demos, out))
+    rows = list(train(_config(), [demos], out))
     assert rows[0]['step'] == stop_after // 4 * 4 + 1
     expected = _weights(uninterrupted[0])
     found = _weights(out)
@@ -91,50 +96,31 @@ def test_an_interrupted_run_ends_with_the_same_weights(tmp_path, demos, uninterr
 
 def test_a_finished_run_is_not_trained_again(tmp_path, demos):
     config = _config(steps=4)
-    list(train(config, demos, tmp_path / 'run'))
+    list(train(config, [demos], tmp_path / 'run'))
     before = (tmp_path / 'run' / 'checkpoint' / 'model.safetensors').read_bytes()
-    assert list(train(config, demos, tmp_path / 'run')) == []
+    assert list(train(config, [demos], tmp_path / 'run')) == []
     assert (tmp_path / 'run' / 'checkpoint' / 'model.safetensors').read_bytes() == before
 
 
 def test_another_configuration_in_the_same_folder_is_refused(demos, uninterrupted):
     with pytest.raises(ConfigError, match='another configuration'):
-        next(train(_config(learning_rate=5e-4), demos, uninterrupted[0]))
+        next(train(_config(learning_rate=5e-4), [demos], uninterrupted[0]))
 
 
 def test_the_seed_decides_the_result(tmp_path, demos, uninterrupted):
-    list(train(_config(seed=1), demos, tmp_path / 'run'))
+    list(train(_config(seed=1), [demos], tmp_path / 'run'))
     other, weights = _weights(tmp_path / 'run'), _weights(uninterrupted[0])
     assert not all(torch.equal(other[k], v) for k, v in weights.items())
 
 
 def test_a_folder_without_demonstrations_is_refused(tmp_path):
-    with pytest.raises(EpisodeError, match='no episodes'):
-        next(train(_config(), tmp_path, tmp_path / 'run'))
+    with pytest.raises(MotionError, match='no episodes'):
+        next(train(_config(), [tmp_path], tmp_path / 'run'))
 
 
 def test_an_unknown_field_of_the_model_is_refused(tmp_path, demos):
     with pytest.raises((ConfigError, TypeError), match='colour'):
-        next(train(_config(model=VQ | {'colour': 3}), demos, tmp_path / 'run'))
-
-
-def test_held_out_episodes_are_every_nth(demos):
-    embodiment = r1_lite()
-    assert held_out_chunks(demos, embodiment, 4, 'absolute').shape == (2 * 32, 32, 21)
-    first = held_out_chunks(demos, embodiment, 8, 'absolute')
-    assert np.array_equal(held_out_chunks(demos, embodiment, 4, 'absolute')[:32], first)
-
-
-def test_relative_chunks_are_absolute_ones_less_the_state_they_start_from(demos):
-    embodiment = r1_lite()
-    absolute = held_out_chunks(demos, embodiment, 8, 'absolute')
-    relative = held_out_chunks(demos, embodiment, 8, 'state')
-    state = load_episode(min(demos.glob('*.npz'))).state
-    arm = embodiment.action_slices['left_arm']
-    expected = state[:, None, embodiment.state_slices['left_arm']].repeat(32, axis=1)
-    assert np.allclose((absolute - relative)[:, :, arm], expected, atol=1e-6)
-    base = embodiment.action_slices['base']
-    assert np.array_equal(absolute[:, :, base], relative[:, :, base])
+        next(train(_config(model=VQ | {'colour': 3}), [demos], tmp_path / 'run'))
 
 
 def _episodes_of_one_posture_each(folder):
@@ -152,46 +138,215 @@ def _episodes_of_one_posture_each(folder):
 def test_a_short_fit_reduces_the_error_on_unseen_chunks(tmp_path):
     demos = _episodes_of_one_posture_each(tmp_path / 'demos')
     config = _config(
-        model=VQ | {'width': 32},
-        steps=150,
+        model=VQ | {'width': 32, 'ema_decay': 0.9},
+        steps=400,
         batch_size=32,
         learning_rate=5e-3,
         offset_noise=0.0,
         ema_decay=0.5,
-        save_every=150,
+        save_every=400,
     )
-    embodiment = r1_lite()
-    unseen = held_out_chunks(demos, embodiment, config.held_out, 'absolute')
-    list(train(config, demos, tmp_path / 'run'))
+    unseen = load_data(demos).chunks(HELD_OUT)
+    list(train(config, [demos], tmp_path / 'run'))
     tokenizer = FasterVQ.from_pretrained(tmp_path / 'run' / 'checkpoint')
-    error = evaluate(tokenizer, embodiment, unseen)['mae_normalized']
+    error = l1_by_levels(tokenizer, unseen)
     # The best chunk that says nothing: the middle of every dimension's range.
     middle = np.abs((unseen - tokenizer.normalizer.centre) / tokenizer.normalizer.half_range)
-    assert error['3'] < 0.8 * middle.mean()
-    assert error['3'] < 0.9 * error['1']
+    assert error[-1] < 0.8 * middle.mean()
+    assert error[-1] < 0.9 * error[0]
 
 
-# --- the report -----------------------------------------------------------------------------
+# --- what was added for several robots, processes and rivals --------------------------------------
 
 
-def test_the_report_counts_errors_per_component_and_threshold(uninterrupted):
-    embodiment = r1_lite()
-    tokenizer = FasterVQ.from_pretrained(uninterrupted[0] / 'checkpoint')
-    chunks = random_chunks(20)
-    report = evaluate(tokenizer, embodiment, chunks, batch=7)
-    error = np.abs(tokenizer.decode(tokenizer.encode(chunks)) - chunks)
-    assert report['mae']['left_gripper'] == pytest.approx(error[:, :, 6].mean(), rel=1e-4)
-    assert report['vrr']['0.005'] == pytest.approx((error < 5e-3).mean(), abs=1e-3)
-    assert report['vrr']['0.001'] <= report['vrr']['0.005'] <= report['vrr']['0.01']
-    assert list(report['mae_normalized']) == ['1', '2', '3']
-    assert len(report['perplexity']) == len(report['used']) == 3
-    assert all(0 < share <= 1 for share in report['used'])
+def _sets(folder):
+    """Write two small motion sets of different robots; returns their folders."""
+    paths = []
+    for name, horizon, dims, seed in (('one', 16, 3, 0), ('two', 8, 5, 1)):
+        text = EMBODIMENT.format(
+            name=name, horizon=horizon, names=', '.join(f'j{i}' for i in range(dims))
+        )
+        rng = np.random.default_rng(seed)
+        motions = tuple(
+            Motion(
+                episode=str(i),
+                task='wave',
+                action=np.cumsum(rng.normal(0, 0.02, (40, dims)), axis=0),
+            )
+            for i in range(8)
+        )
+        data = MotionSet(
+            name=name,
+            embodiment=Embodiment.from_text(text),
+            rate=10.0,
+            source='a test',
+            licence='Apache-2.0',
+            rests=False,
+            motions=motions,
+            splits=('held_out', *['train'] * 7),
+        )
+        data.save(folder / name)
+        paths.append(folder / name)
+    return paths
 
 
-def test_perplexity_is_the_number_of_evenly_used_codes(uninterrupted, monkeypatch):
-    tokenizer = FasterVQ.from_pretrained(uninterrupted[0] / 'checkpoint')
-    codes = np.arange(4 * 60).reshape(4, 3, 2, 10) % 8
-    monkeypatch.setattr(tokenizer, 'encode', lambda chunks: codes)
-    report = evaluate(tokenizer, r1_lite(), random_chunks(4))
-    assert report['used'] == [8 / VQ['codebook_size']] * 3
-    assert all(p == pytest.approx(8.0, abs=0.2) for p in report['perplexity'])
+EMBODIMENT = """
+name: {name}
+action_frequency: 10.0
+action_horizon: {horizon}
+cameras: [head]
+state:
+  - {{component: arm, kind: joint_position, names: [{names}]}}
+action:
+  - {{component: arm, kind: joint_position, names: [{names}]}}
+tokenizer_groups: [[arm]]
+"""
+SHARED = {'width': 16, 'depth': 1, 'heads': 2, 'latent_dim': 8, 'codebook_size': 16}
+ROBOTS = {
+    'one': {'slots_per_group': [3], 'patch_length': 4, 'time_slots': 2},
+    'two': {'slots_per_group': [2], 'patch_length': 2, 'time_slots': 2},
+}
+
+
+def _two(**fields):
+    return _config(**{'model': SHARED, 'robots': ROBOTS, 'continuous': 0.25, **fields})
+
+
+def test_robots_trained_together_share_transformer_and_codebooks_and_nothing_else(tmp_path):
+    list(train(_two(), _sets(tmp_path), tmp_path / 'run'))
+    one, two = (
+        FasterVQ.from_pretrained(tmp_path / 'run' / 'checkpoint' / name) for name in ('one', 'two')
+    )
+    assert (one.config.horizon, two.config.horizon) == (16, 8)
+    a, b = one.model.state_dict(), two.model.state_dict()
+    equal = {k: a[k].shape == b[k].shape and torch.equal(a[k], b[k]) for k in a}
+    shared = ('encoder.', 'decoder.', 'to_latent.', 'from_latent.')
+    expected = (*(f'autoencoder.{name}' for name in shared), 'quantizer.')
+    assert equal == {k: k.startswith(expected) for k in a}
+    for tokenizer, shape in ((one, (2, 16, 3)), (two, (2, 8, 5))):
+        chunks = np.zeros(shape, np.float32)
+        assert tokenizer.decode(tokenizer.encode(chunks)).shape == shape
+
+
+def test_robots_that_cannot_share_are_refused(tmp_path):
+    robots = {**ROBOTS, 'two': {**ROBOTS['two'], 'patch_length': 4}}
+    with pytest.raises(ConfigError, match=r'two: strides \(\), the shared model has \(2,\)'):
+        next(train(_two(robots=robots), _sets(tmp_path), tmp_path / 'run'))
+
+
+@pytest.mark.parametrize('field', ['robots', 'weights'])
+def test_a_robot_that_is_not_in_the_data_is_refused(tmp_path, field):
+    value = {'three': {}} if field == 'robots' else {'three': 2.0}
+    with pytest.raises(ConfigError, match=f"{field}: unknown data sets \\['three'\\]"):
+        next(train(_two(**{field: value}), _sets(tmp_path), tmp_path / 'run'))
+
+
+def test_weights_decide_how_much_of_a_batch_a_robot_gets(tmp_path, monkeypatch):
+    seen = []
+    forward = train_module._Trainee.forward
+
+    def spy(self, batches, levels):
+        seen.append({k: len(v) for k, v in batches.items()})
+        return forward(self, batches, levels)
+
+    monkeypatch.setattr(train_module._Trainee, 'forward', spy)
+    next(train(_two(weights={'one': 3.0}), _sets(tmp_path), tmp_path / 'run'))
+    assert seen == [{'one': 12, 'two': 4}]
+
+
+@pytest.mark.parametrize('kind', ['minivla', 'vqvla'])
+def test_learned_rivals_are_trained_by_the_same_loop(tmp_path, kind):
+    config = _config(
+        tokenizer=kind, model={'width': 16, 'latent_dim': 8, 'codebook_size': 16}, steps=200, learning_rate=5e-3
+    )
+    rows = list(train(config, _sets(tmp_path)[:1], tmp_path / 'run'))
+    loaded = load_tokenizer(tmp_path / 'run' / 'checkpoint')
+    assert loaded.kind == kind
+    losses = [row['total'] for row in rows if 'total' in row]
+    assert losses[-1] < 0.8 * losses[0]
+
+
+def test_nothing_is_quantised_at_the_start_and_codebooks_are_filled_once(tmp_path, demos):
+    config = _config(steps=8, continuous=0.5, save_every=4)
+    rows = itertools.islice(train(config, [demos], tmp_path / 'run'), 4)
+    assert all(row.get('commitment', 0.0) == 0.0 for row in rows)
+    assert not (tmp_path / 'run' / 'checkpoint').exists()
+    rows = list(train(config, [demos], tmp_path / 'run'))
+    assert rows[-1]['commitment'] > 0.0
+    codebook = FasterVQ.from_pretrained(tmp_path / 'run' / 'checkpoint').model.quantizer.levels[0]
+    assert bool(codebook.initialised)
+    assert len(codebook.vectors.unique(dim=0)) == VQ['codebook_size']
+
+
+def test_bfloat16_trains_and_keeps_the_codebooks_in_float32(tmp_path, demos):
+    config = _config(precision='bfloat16')
+    rows = list(train(config, [demos], tmp_path / 'run'))
+    assert np.isfinite(rows[-1]['total'])
+    weights = _weights(tmp_path / 'run')
+    assert {v.dtype for v in weights.values() if v.is_floating_point()} == {torch.float32}
+
+
+def test_a_preset_gives_the_fields_that_the_model_does_not(tmp_path, demos):
+    data = load_data(demos)
+    config = _config(preset='whole_body_small', model={'width': 32})
+    built = train_module.model_config_of(config, data)
+    assert (built.width, built.codebook_size, built.num_tokens) == (32, 1024, 126)
+
+
+@pytest.mark.parametrize(
+    ('fields', 'message'),
+    [
+        ({'tokenizer': 'fast'}, "tokenizer: expected one of faster, .*, found 'fast'"),
+        ({'preset': 'huge'}, "preset: expected one of .*, found 'huge'"),
+        ({'preset': 'dual_arm', 'tokenizer': 'vqvla'}, "preset 'dual_arm': only for faster"),
+        ({'precision': 'float16'}, "precision: expected one of float32, bfloat16, found"),
+        ({'dct_axis': 'space'}, "dct_axis: expected one of time, time_and_action, found 'space'"),
+        ({'steps': 0}, 'steps: expected a whole number >= 1, found 0'),
+        ({'continuous': 1.0}, 'continuous: expected 0 <= share < 1, found 1.0'),
+        ({'weights': {'a': 0.0}}, r"weights: expected positive numbers, found \{'a': 0.0\}"),
+    ],
+)
+def test_wrong_settings_are_refused_with_what_was_found(fields, message):
+    with pytest.raises(ConfigError, match=message):
+        _config(**fields)
+
+
+def _torchrun(folder, processes):
+    """Train on two sets with one or more processes; returns the run folder."""
+    out = folder / f'run{processes}'
+    config = folder / 'config.yaml'
+    config.write_text(
+        yaml.safe_dump(dataclasses.asdict(_two(steps=8, save_every=8)))
+    )
+    command = [sys.executable, '-m', 'torch.distributed.run', '--nnodes', '1']
+    command += ['--nproc-per-node', str(processes), '--master-addr', '127.0.0.1']
+    command += ['--master-port', str(29500 + os.getpid() % 1000), '--no-python', sys.executable]
+    command += ['-m', 'faster_vla_ros.cli', 'tokenizer', 'train', str(config)]
+    command += [x for path in (folder / 'one', folder / 'two') for x in ('--data', str(path))]
+    environment = {**os.environ, 'OMP_NUM_THREADS': '1', 'GLOO_SOCKET_IFNAME': 'lo'}
+    done = subprocess.run(
+        [*command, '--out', str(out)],
+        env=environment,
+        capture_output=True,
+        text=True,
+        timeout=240,
+        check=False,
+    )
+    assert done.returncode == 0, done.stderr[-3000:]
+    return out
+
+
+def test_two_processes_train_the_same_codebooks_as_one_on_the_joint_batch(tmp_path):
+    _sets(tmp_path)
+    one, two = (_torchrun(tmp_path, n) for n in (1, 2))
+    for name in ('one', 'two'):
+        alone, together = (
+            FasterVQ.from_pretrained(run / 'checkpoint' / name).model.state_dict()
+            for run in (one, two)
+        )
+        for key, value in alone.items():
+            # Rounding differs with the order of sums; Adam makes steps of it where gradients
+            # vanish, and latents add such differences up.
+            tolerance = 5e-3 if key.startswith('quantizer') else 2e-4
+            assert torch.allclose(value, together[key], rtol=1e-3, atol=tolerance), key
+    assert alone['quantizer.levels.0.vectors'].std() > 0.1

@@ -8,19 +8,28 @@ def add_parser(subparsers: argparse._SubParsersAction) -> None:
     """Add the `tokenizer` command."""
     tokenizer = subparsers.add_parser('tokenizer', help='train or evaluate the action tokenizer')
     commands = tokenizer.add_subparsers(dest='tokenizer_command', required=True)
-    train = commands.add_parser('train', help='train FASTerVQ on a folder of demonstrations')
+    train = commands.add_parser('train', help='train FASTerVQ or a learned rival')
     train.add_argument('config', help='YAML file, e.g. config/train/r1_lite_tokenizer.yaml')
-    train.add_argument('--demos', required=True, help='folder of episodes')
+    _add_data(train, 'give it several times to train one model on several robots')
     train.add_argument('--out', required=True, help='run folder; a second run resumes')
     train.add_argument('--json', action='store_true', help='one JSON object as the last line')
     train.set_defaults(run=_train)
     evaluate = commands.add_parser('eval', help='reconstruction error on held-out episodes')
-    evaluate.add_argument('path', help='tokenizer folder, e.g. runs/tokenizer/checkpoint')
-    evaluate.add_argument('--demos', required=True, help='folder of episodes')
-    evaluate.add_argument('--embodiment', default=None, help='file of the robot')
-    evaluate.add_argument('--every', type=int, default=20, help='take every n-th episode')
+    evaluate.add_argument('path', help='tokenizer folder of any kind')
+    _add_data(evaluate, 'of the robot the tokenizer is for')
+    evaluate.add_argument('--split', default='held_out', help='train, held_out or held_out_task')
+    evaluate.add_argument('--stride', type=int, default=1, help='rows between two chunks')
     evaluate.add_argument('--json', action='store_true', help='one JSON object as the last line')
     evaluate.set_defaults(run=_evaluate)
+
+
+def _add_data(parser: argparse.ArgumentParser, note: str) -> None:
+    parser.add_argument(
+        '--data',
+        required=True,
+        action='append',
+        help=f'motion set (`faster-vla data prepare`) or folder of demonstrations; {note}',
+    )
 
 
 def _train(args: argparse.Namespace) -> int:
@@ -36,7 +45,7 @@ def _train(args: argparse.Namespace) -> int:
     config = from_mapping(TokenizerTrainConfig, values, source=args.config)
     last: dict[str, float] = {}
     with tqdm(total=config.steps, unit='step') as bar:
-        for row in train(config, args.demos, args.out):
+        for row in train(config, args.data, args.out):
             bar.update(int(row.pop('step')) - bar.n)
             if row:
                 last = row
@@ -47,20 +56,15 @@ def _train(args: argparse.Namespace) -> int:
 
 
 def _evaluate(args: argparse.Namespace) -> int:
-    from faster_core import paths
-    from faster_core.embodiment import Embodiment
-    from faster_core.tokenizer.evaluate import evaluate
-    from faster_core.tokenizer.faster_vq import FasterVQ
-    from faster_core.tokenizer.train import held_out_chunks
+    from faster_core.errors import ConfigError
+    from faster_core.tokenizer.evaluate import evaluate_set
+    from faster_core.tokenizer.registry import load_tokenizer
+    from faster_core.tokenizer.train import load_data
 
-    path = args.embodiment or paths.embodiment_file('r1_lite')
-    embodiment = Embodiment.load(path)
-    tokenizer = FasterVQ.from_pretrained(args.path)
-    reference = tokenizer.config.reference
-    chunks = held_out_chunks(args.demos, embodiment, args.every, reference)
-    report = {
-        'chunks': len(chunks),
-        **evaluate(tokenizer, embodiment, chunks),
-    }
+    if len(args.data) != 1:
+        raise ConfigError(f'--data: expected one data set, found {args.data}')
+    report = evaluate_set(
+        load_tokenizer(args.path), load_data(args.data[0]), args.split, stride=args.stride
+    )
     print(json.dumps(report) if args.json else json.dumps(report, indent=2))
     return 0

@@ -1,6 +1,6 @@
-"""Transformer + convolution autoencoder (TAAE).
+"""Transformer + convolution autoencoder (TAAE), and either of the two alone.
 
-Attention over the whole grid; convolutions along time halve (encoder) or double (decoder) it.
+Attention over the whole grid; strided convolutions shorten time (encoder) and stretch it again.
 """
 
 from __future__ import annotations
@@ -14,94 +14,143 @@ from faster_core.tokenizer.patchify import Patchifier
 
 
 class Block(nn.Module):
-    """Pre-norm transformer layer over all grid cells, then a convolution along time per slot."""
+    """Pre-norm layer over all grid cells [B, m, C_a, W].
 
-    def __init__(self, width: int, heads: int) -> None:
-        """Attention, MLP of twice the width, depth-wise convolution of three steps."""
+    'taae': attention over the grid, then a convolution along time per slot, then an MLP.
+    'transformer': without the convolution. 'cnn': instead of both a depth-wise convolution over
+    time and slots.
+    """
+
+    def __init__(self, width: int, heads: int, kind: str = 'taae') -> None:
+        """Build the parts of one kind; the MLP has twice the width."""
         super().__init__()
-        self.heads = heads
-        self.norm1, self.norm2, self.norm3 = (nn.LayerNorm(width) for _ in range(3))
-        self.qkv = nn.Linear(width, 3 * width)
-        self.out = nn.Linear(width, width)
+        self.heads, self.kind = heads, kind
+        if kind != 'cnn':
+            self.norm1 = nn.LayerNorm(width)
+            self.qkv = nn.Linear(width, 3 * width)
+            self.out = nn.Linear(width, width)
+        if kind == 'taae':
+            self.local = nn.Conv1d(width, width, 3, padding=1, groups=width)
+        elif kind == 'cnn':
+            self.local = nn.Conv2d(width, width, (3, 5), padding=(1, 2), groups=width)
+            self.mix = nn.Linear(width, width)
+        if kind != 'transformer':
+            self.norm2 = nn.LayerNorm(width)
+        self.norm3 = nn.LayerNorm(width)
         self.mlp = nn.Sequential(
             nn.Linear(width, 2 * width), nn.GELU(approximate='tanh'), nn.Linear(2 * width, width)
         )
-        self.local = nn.Conv1d(width, width, 3, padding=1, groups=width)
 
     def forward(self, x: torch.Tensor) -> torch.Tensor:
         """Map [B, m, C_a, W] to the same shape."""
-        batch, steps, slots, width = x.shape
-        tokens = self.norm1(x).flatten(1, 2)
+        if self.kind != 'cnn':
+            x = x + self._attend(self.norm1(x))
+        if self.kind == 'taae':
+            batch, steps, slots, width = x.shape
+            columns = self.norm2(x).permute(0, 2, 3, 1).reshape(batch * slots, width, steps)
+            x = x + self.local(columns).view(batch, slots, width, steps).permute(0, 3, 1, 2)
+        elif self.kind == 'cnn':
+            local = self.local(self.norm2(x).permute(0, 3, 1, 2)).permute(0, 2, 3, 1)
+            x = x + self.mix(local)
+        return x + self.mlp(self.norm3(x))
+
+    def _attend(self, x: torch.Tensor) -> torch.Tensor:
+        batch, steps, slots, _ = x.shape
+        tokens = x.flatten(1, 2)
         qkv = self.qkv(tokens).view(batch, steps * slots, 3, self.heads, -1).permute(2, 0, 3, 1, 4)
         mixed = F.scaled_dot_product_attention(*qkv)
-        x = x + self.out(mixed.transpose(1, 2).flatten(2)).view_as(x)
-        columns = self.norm2(x).permute(0, 2, 3, 1).reshape(batch * slots, width, steps)
-        local = self.local(columns).view(batch, slots, width, steps).permute(0, 3, 1, 2)
-        x = x + local
-        return x + self.mlp(self.norm3(x))
+        return self.out(mixed.transpose(1, 2).flatten(2)).view_as(x)
 
 
 class Resample(nn.Module):
-    """Halves or doubles the time axis with a strided or transposed convolution."""
+    """Shortens or stretches the time axis with a strided or transposed convolution."""
 
-    def __init__(self, width: int, *, up: bool) -> None:
-        """Kernel and stride 2."""
+    def __init__(self, width: int, stride: int, *, up: bool) -> None:
+        """Take kernels as long as the stride."""
         super().__init__()
         kind = nn.ConvTranspose1d if up else nn.Conv1d
-        self.convolution = kind(width, width, 2, stride=2)
+        self.convolution = kind(width, width, stride, stride=stride)
 
     def forward(self, x: torch.Tensor) -> torch.Tensor:
-        """Map [B, m, C_a, W] to [B, m / 2 or 2 m, C_a, W]."""
+        """Map [B, m, C_a, W] to [B, m / stride or stride * m, C_a, W]."""
         batch, steps, slots, width = x.shape
         columns = x.permute(0, 2, 3, 1).reshape(batch * slots, width, steps)
         columns = self.convolution(columns)
         return columns.view(batch, slots, width, -1).permute(0, 3, 1, 2).contiguous()
 
 
+class MixSlots(nn.Module):
+    """Learned mixtures of slots: [B, m, n, W] to [B, m, n', W] (`slot_map: mixed`)."""
+
+    def __init__(self, slots: int, mixtures: int) -> None:
+        """One weight per pair of slots."""
+        super().__init__()
+        self.weights = nn.Linear(slots, mixtures)
+
+    def forward(self, x: torch.Tensor) -> torch.Tensor:
+        """Mix."""
+        return self.weights(x.transpose(2, 3)).transpose(2, 3).contiguous()
+
+
 def _positions(*shape: int) -> nn.Parameter:
     return nn.Parameter(torch.randn(*shape) * 0.02)
+
+
+# Parts of an autoencoder that do not depend on the robot: what several robots share.
+SHARED = ('encoder', 'to_latent', 'from_latent', 'decoder')
 
 
 class Autoencoder(nn.Module):
     """Normalised chunks [B, H, D] to latents [B, C_h, C_a, d_z] and back."""
 
-    def __init__(self, config: FasterVQConfig) -> None:
-        """Build encoder and mirrored decoder."""
+    def __init__(self, config: FasterVQConfig, shared: Autoencoder | None = None) -> None:
+        """Build encoder and mirrored decoder, or take those of another robot's autoencoder."""
         super().__init__()
-        width, slots = config.width, config.latent_shape[1]
-        halvings = (config.num_patches // config.time_slots).bit_length() - 1
+        width, kind = config.width, config.encoder
+        patch_slots, slots = len(config.slot_sizes), config.latent_shape[1]
         self.patchifier = Patchifier(config)
         size = self.patchifier.patch_size
         self.embed = nn.Linear(size, width)
         # Slots mean different things, so each has its own offset; so has each time step.
-        self.encoder_positions = _positions(config.num_patches, slots, width)
+        self.encoder_positions = _positions(config.num_patches, patch_slots, width)
         self.decoder_positions = _positions(config.time_slots, slots, width)
-        self.encoder = nn.Sequential(
-            *[
-                layer
-                for _ in range(halvings)
-                for layer in (Block(width, config.heads), Resample(width, up=False))
-            ],
-            *[Block(width, config.heads) for _ in range(config.depth)],
-        )
-        self.to_latent = nn.Sequential(nn.LayerNorm(width), nn.Linear(width, config.latent_dim))
-        self.from_latent = nn.Linear(config.latent_dim, width)
-        self.decoder = nn.Sequential(
-            *[Block(width, config.heads) for _ in range(config.depth)],
-            *[
-                layer
-                for _ in range(halvings)
-                for layer in (Resample(width, up=True), Block(width, config.heads))
-            ],
-        )
+        if config.slot_map == 'mixed':
+            self.mix, self.unmix = MixSlots(patch_slots, slots), MixSlots(slots, patch_slots)
+            self.patch_positions = _positions(config.num_patches, patch_slots, width)
+        else:
+            self.mix = self.unmix = None
+
+        def block() -> Block:
+            return Block(width, config.heads, kind)
+
+        if shared is not None:
+            for name in SHARED:
+                setattr(self, name, getattr(shared, name))
+        else:
+            down = [m for s in config.strides for m in (block(), Resample(width, s, up=False))]
+            up = [
+                m
+                for s in reversed(config.strides)
+                for m in (Resample(width, s, up=True), block())
+            ]
+            self.encoder = nn.Sequential(*down, *[block() for _ in range(config.depth)])
+            self.to_latent = nn.Sequential(
+                nn.LayerNorm(width), nn.Linear(width, config.latent_dim)
+            )
+            self.from_latent = nn.Linear(config.latent_dim, width)
+            self.decoder = nn.Sequential(*[block() for _ in range(config.depth)], *up)
         self.to_patches = nn.Sequential(nn.LayerNorm(width), nn.Linear(width, size))
 
     def encode(self, actions: torch.Tensor) -> torch.Tensor:
         """Return latents [B, C_h, C_a, d_z]."""
         x = self.embed(self.patchifier(actions)) + self.encoder_positions
+        if self.mix is not None:
+            x = self.mix(x)
         return self.to_latent(self.encoder(x))
 
     def decode(self, latents: torch.Tensor) -> torch.Tensor:
         """Return chunks [B, H, D]."""
-        x = self.from_latent(latents) + self.decoder_positions
-        return self.patchifier.join(self.to_patches(self.decoder(x)))
+        x = self.decoder(self.from_latent(latents) + self.decoder_positions)
+        if self.unmix is not None:
+            x = self.unmix(x) + self.patch_positions
+        return self.patchifier.join(self.to_patches(x))

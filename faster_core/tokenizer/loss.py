@@ -13,17 +13,21 @@ def dct_matrix(size: int) -> torch.Tensor:
 
 
 def reconstruction_loss(
-    predicted: torch.Tensor, target: torch.Tensor, basis: torch.Tensor
+    predicted: torch.Tensor, target: torch.Tensor, basis: torch.Tensor, *, both: bool = False
 ) -> dict[str, torch.Tensor]:
-    """Mean absolute error over time and over DCT coefficients along time.
+    """Mean absolute error over time and over DCT coefficients.
 
     Args:
         predicted: [B, H, D] normalised.
         target: [B, H, D] normalised.
         basis: [H, H] of `dct_matrix`.
+        both: transform over the action dimensions too (ours; the paper does not say).
 
     Returns:
         'time' and 'dct', scalars.
     """
     error = predicted - target
-    return {'time': error.abs().mean(), 'dct': (basis @ error).abs().mean()}
+    coefficients = basis @ error
+    if both:
+        coefficients = coefficients @ dct_matrix(error.shape[2]).to(error.device).T
+    return {'time': error.abs().mean(), 'dct': coefficients.abs().mean()}

@@ -6,20 +6,29 @@ levels before it left over; gradients pass straight through.
 
 from __future__ import annotations
 
+from typing import Any
+
 import torch
 from torch import nn
 from torch.nn import functional as F
 
-from faster_core.tokenizer.config import FasterVQConfig
+from faster_core.training import processes
 
 
 class Codebook(nn.Module):
-    """K vectors, updated by exponential moving averages of what they were chosen for."""
+    """K vectors, updated by exponential moving averages of what they were chosen for.
 
-    def __init__(self, size: int, dim: int, decay: float, threshold: float) -> None:
+    In a process group every rank sees the statistics of all ranks, and what is drawn at random is
+    drawn once: the codebooks stay equal without being sent around.
+    """
+
+    def __init__(
+        self, size: int, dim: int, decay: float, threshold: float, kmeans_iterations: int = 0
+    ) -> None:
         """Start uninitialised: the first training batch provides the vectors."""
         super().__init__()
         self.decay, self.threshold = decay, threshold
+        self.kmeans_iterations = kmeans_iterations
         self.register_buffer('vectors', torch.zeros(size, dim))
         self.register_buffer('sums', torch.zeros(size, dim))
         self.register_buffer('uses', torch.zeros(size))
@@ -32,36 +41,60 @@ class Codebook(nn.Module):
     @torch.no_grad()
     def update(self, x: torch.Tensor, indices: torch.Tensor) -> None:
         """Move towards the rows [M, d] that chose each vector; revive what nobody chooses."""
-        size = self.vectors.shape[0]
-        counts = torch.bincount(indices, minlength=size).to(x.dtype)
-        sums = torch.zeros_like(self.sums).index_add_(0, indices, x)
+        counts, sums = map(processes.sum_of, self._statistics(x, indices))
+        even = counts.sum() / len(counts)
         self.uses.lerp_(counts, 1 - self.decay)
         self.sums.lerp_(sums, 1 - self.decay)
-        dead = (self.uses < self.threshold).nonzero().squeeze(1)
+        dead = (self.uses < self.threshold * even).nonzero().squeeze(1)
         self.vectors.copy_(self.sums / self.uses.clamp_min(1e-5)[:, None])
         if len(dead):
-            self._place(dead, x)
+            self._place(dead, processes.rows_of_all(x), even)
 
     @torch.no_grad()
     def initialise(self, x: torch.Tensor) -> None:
-        """Take vectors from the rows [M, d] of the first batch."""
-        self._place(torch.arange(self.vectors.shape[0]), x)
+        """Take vectors from the rows [M, d] of the first batch, then some rounds of k-means.
+
+        Without a row for every vector k-means has nothing to average and is left out. In a process
+        group the rows must be the same everywhere.
+        """
+        even = x.new_tensor(len(x) / len(self.vectors))
+        self._place(torch.arange(len(self.vectors), device=x.device), x, even)
+        if len(x) > len(self.vectors):
+            for _ in range(self.kmeans_iterations):
+                counts, sums = self._statistics(x, self.nearest(x))
+                used = counts > 0
+                self.vectors[used] = sums[used] / counts[used, None]
+            self.sums.copy_(self.vectors * even)
         self.initialised.fill_(True)
 
-    def _place(self, codes: torch.Tensor, x: torch.Tensor) -> None:
-        """Put codes on random rows; EMA size and sum are reset with them."""
-        chosen = x[torch.randint(len(x), (len(codes),))]
+    def _statistics(
+        self, x: torch.Tensor, indices: torch.Tensor
+    ) -> tuple[torch.Tensor, torch.Tensor]:
+        """Return how many rows chose each vector [K], and their sums [K, d]."""
+        counts = torch.bincount(indices, minlength=len(self.vectors)).to(x.dtype)
+        return counts, torch.zeros_like(self.sums).index_add_(0, indices, x)
+
+    def _place(self, codes: torch.Tensor, x: torch.Tensor, even: torch.Tensor) -> None:
+        """Put codes on random rows, different ones if there are enough.
+
+        They start with the EMA statistics of a code that is used as often as the average one.
+        """
+        if len(x) >= len(codes):
+            rows = torch.randperm(len(x), device=x.device)[: len(codes)]
+        else:
+            rows = torch.randint(len(x), (len(codes),), device=x.device)
+        chosen = x[rows]
         jitter = torch.randn_like(chosen) * (0.01 * x.std() + 1e-6)
-        self.vectors[codes] = chosen + jitter
-        self.uses[codes] = 1.0
-        self.sums[codes] = self.vectors[codes]
+        self.vectors[codes] = processes.from_first(chosen + jitter)
+        self.uses[codes] = even
+        self.sums[codes] = self.vectors[codes] * even
 
 
 class ResidualQuantizer(nn.Module):
     """N_c codebooks in a row."""
 
-    def __init__(self, config: FasterVQConfig) -> None:
-        """Build the levels."""
+    def __init__(self, config: Any) -> None:
+        """Build the levels; `config` has the quantiser fields of `FasterVQConfig`."""
         super().__init__()
         self.levels = nn.ModuleList(
             Codebook(
@@ -69,6 +102,7 @@ class ResidualQuantizer(nn.Module):
                 config.latent_dim,
                 config.ema_decay,
                 config.dead_code_threshold,
+                config.kmeans_iterations,
             )
             for _ in range(config.num_levels)
         )
@@ -86,13 +120,13 @@ class ResidualQuantizer(nn.Module):
             quantised latents with straight-through gradient, codes int64 [levels, ...],
             commitment loss (mean squared distance to the quantised, which is held fixed).
         """
-        flat = z.flatten(0, -2)
+        flat = z.flatten(0, -2).float()
         residual, quantised = flat, torch.zeros_like(flat)
         codes, commitment = [], flat.new_zeros(())
         for level in self.levels[:num_levels]:
-            rows = residual.detach()
+            rows = residual.detach().float()  # in bfloat16 near codes are one
             if self.training and not level.initialised:
-                level.initialise(rows)
+                level.initialise(processes.rows_of_all(rows))
             indices = level.nearest(rows)
             chosen = F.embedding(
                 indices, level.vectors.clone() if self.training else level.vectors
@@ -106,6 +140,14 @@ class ResidualQuantizer(nn.Module):
         quantised = flat + (quantised - flat).detach()
         codes = torch.stack(codes).view(-1, *z.shape[:-1])
         return quantised.view_as(z), codes, commitment / len(codes)
+
+    @torch.no_grad()
+    def fill(self, z: torch.Tensor) -> None:
+        """Initialise every level anew with what the levels before it leave over of [..., d_z]."""
+        residual = z.detach().flatten(0, -2).float()
+        for level in self.levels:
+            level.initialise(residual)
+            residual = residual - F.embedding(level.nearest(residual), level.vectors)
 
     def lookup(self, codes: torch.Tensor) -> torch.Tensor:
         """Return the latents [..., d_z] of codes [levels, ...]."""

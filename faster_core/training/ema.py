@@ -30,3 +30,10 @@ class WeightAverage:
             else:
                 self.values[name].copy_(value)
         torch._foreach_lerp_(own, new, 1.0 - decay)
+
+    @torch.no_grad()
+    def take_over(self, module: nn.Module, part: str) -> None:
+        """Start anew from the module's weights whose name contains `part`."""
+        for name, value in module.state_dict().items():
+            if part in name:
+                self.values[name].copy_(value)

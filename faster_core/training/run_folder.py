@@ -7,6 +7,8 @@ only when complete.
 from __future__ import annotations
 
 from collections.abc import Mapping
+import functools
+import importlib.util
 import json
 import pathlib
 from typing import Any
@@ -35,12 +37,20 @@ class RunFolder:
         elif file.read_text(encoding='utf-8') != text:
             raise ConfigError(f'{file} is of another configuration: choose an empty folder')
         self._metrics = self.path / 'metrics.jsonl'
+        self._board: Any = None
 
     def log(self, step: int, **metrics: float) -> None:
-        """Append one line of metrics."""
+        """Append one line of metrics; TensorBoard gets the same where it is installed."""
         values = {k: float(f'{float(v):.6g}') for k, v in metrics.items()}
         with self._metrics.open('a', encoding='utf-8') as f:
             f.write(json.dumps({'step': step, **values}) + '\n')
+        if _has_tensorboard():
+            from torch.utils.tensorboard import SummaryWriter
+
+            self._board = self._board or SummaryWriter(str(self.path / 'tensorboard'))
+            for name, value in values.items():
+                self._board.add_scalar(name, value, step)
+            self._board.flush()
 
     def metrics(self) -> list[dict[str, float]]:
         """Return all lines, oldest first; after a resume the newest line of a step wins."""
@@ -110,6 +120,11 @@ class RunFolder:
             return int(metadata['step']), tensors, json.loads(metadata['extra'])
         except (SafetensorError, KeyError, ValueError, TypeError) as e:
             raise CheckpointError(f'state {path}: {e}') from e
+
+
+@functools.cache
+def _has_tensorboard() -> bool:
+    return importlib.util.find_spec('tensorboard') is not None
 
 
 def pack(**groups: Mapping[str, torch.Tensor]) -> dict[str, torch.Tensor]:
