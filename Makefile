@@ -109,7 +109,7 @@ format: $(READY)
 train-demo: $(READY)
 	$(BIN)/faster-vla demos collect $(CONFIG)/r1_lite_demos.yaml --out $(RUNS)/demos
 	$(BIN)/faster-vla tokenizer train $(CONFIG)/r1_lite_tokenizer.yaml \
-	    --demos $(RUNS)/demos --out $(RUNS)/tokenizer
+	    --data $(RUNS)/demos --out $(RUNS)/tokenizer
 	$(BIN)/faster-vla policy train $(CONFIG)/r1_lite_policy.yaml \
 	    --demos $(RUNS)/demos --tokenizer $(RUNS)/tokenizer --out $(RUNS)/policy
 	@echo 'done; to ship it: cp -r $(RUNS)/policy/checkpoint/. $(CHECKPOINT)/'

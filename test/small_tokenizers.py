@@ -59,7 +59,7 @@ def config_of(kind, **changes):
 
 @functools.cache
 def fitted(kind):
-    """Return a tokenizer; learned ones have random weights and codebooks that fit their latents."""
+    """Return a tokenizer; learned ones have random weights and codebooks that fit."""
     cls, config = TOKENIZERS[kind], config_of(kind)
     if hasattr(cls, 'fit'):
         return cls.fit(config, normalizer(), normalizer().normalize(motions(2000, seed=9)))

@@ -35,7 +35,7 @@ VOCABULARY = {'chunk', 'config', 'embodiment', 'errors', 'observation', 'paths',
 # room -> (third-party packages, rooms of faster_core beside itself and the vocabulary)
 ROOMS = {
     'tokenizer': (
-        {'numpy', 'scipy', 'safetensors', 'torch', 'yaml', 'tqdm'},
+        {'accelerate', 'matplotlib', 'numpy', 'scipy', 'safetensors', 'tokenizers', 'torch'},
         {'training', 'data'},
     ),
     'policy': (
@@ -46,7 +46,17 @@ ROOMS = {
     'execution': ({'numpy', 'yaml'}, set()),
     # Beside numpy and yaml only inside functions of `data/sources`, see below.
     'data': (
-        {'dm_control', 'gym_aloha', 'metaworld', 'mujoco', 'numpy', 'pyarrow', 'rosbags', 'scipy', 'yaml'},
+        {
+            'dm_control',
+            'gym_aloha',
+            'metaworld',
+            'mujoco',
+            'numpy',
+            'pyarrow',
+            'rosbags',
+            'scipy',
+            'yaml',
+        },
         set(),
     ),
     'training': ({'matplotlib', 'numpy', 'safetensors', 'torch', 'tqdm', 'yaml'}, set()),

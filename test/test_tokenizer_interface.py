@@ -212,15 +212,13 @@ def test_a_damaged_configuration_is_refused(tmp_path, kind, how):
         path.write_text(
             json.dumps(values | ({'colour': 3} if how == 'unknown key' else {'kind': 'zip'}))
         )
-    with pytest.raises(CheckpointError, match='config.json|expected kind'):
+    with pytest.raises(CheckpointError, match=r'config\.json|expected kind'):
         load_tokenizer(tmp_path)
     with pytest.raises(CheckpointError):
         TOKENIZERS[kind].from_pretrained(tmp_path)
 
 
-@pytest.mark.parametrize(
-    ('kind', 'file'), [('faster', 'model.safetensors'), ('fast', 'bpe.json')]
-)
+@pytest.mark.parametrize(('kind', 'file'), [('faster', 'model.safetensors'), ('fast', 'bpe.json')])
 @pytest.mark.parametrize('how', ['missing', 'cut'])
 def test_a_damaged_fitted_file_is_refused(tmp_path, kind, file, how):
     fitted(kind).save_pretrained(tmp_path)

@@ -9,7 +9,7 @@ import sys
 
 import numpy as np
 import pytest
-from tiny_checkpoint import home_action, r1_lite, random_chunks, VQ, write_demos
+from tiny_checkpoint import home_action, random_chunks, VQ, write_demos
 import torch
 import yaml
 
@@ -17,7 +17,8 @@ from faster_core.data.episodes import load_episode, save_episode
 from faster_core.data.motions import HELD_OUT, Motion, MotionError, MotionSet
 from faster_core.embodiment import Embodiment
 from faster_core.errors import ConfigError
-from faster_core.tokenizer import FasterVQ, train as train_module
+from faster_core.tokenizer import FasterVQ
+from faster_core.tokenizer import train as train_module
 from faster_core.tokenizer.evaluate import l1_by_levels
 from faster_core.tokenizer.registry import load_tokenizer
 from faster_core.tokenizer.train import load_data, TokenizerTrainConfig, train
@@ -156,7 +157,7 @@ def test_a_short_fit_reduces_the_error_on_unseen_chunks(tmp_path):
     assert error[-1] < 0.9 * error[0]
 
 
-# --- what was added for several robots, processes and rivals --------------------------------------
+# --- several robots, several processes, rivals ---------------------------------------------------
 
 
 def _sets(folder):
@@ -257,7 +258,10 @@ def test_weights_decide_how_much_of_a_batch_a_robot_gets(tmp_path, monkeypatch):
 @pytest.mark.parametrize('kind', ['minivla', 'vqvla'])
 def test_learned_rivals_are_trained_by_the_same_loop(tmp_path, kind):
     config = _config(
-        tokenizer=kind, model={'width': 16, 'latent_dim': 8, 'codebook_size': 16}, steps=200, learning_rate=5e-3
+        tokenizer=kind,
+        model={'width': 16, 'latent_dim': 8, 'codebook_size': 16},
+        steps=200,
+        learning_rate=5e-3,
     )
     rows = list(train(config, _sets(tmp_path)[:1], tmp_path / 'run'))
     loaded = load_tokenizer(tmp_path / 'run' / 'checkpoint')
@@ -299,7 +303,7 @@ def test_a_preset_gives_the_fields_that_the_model_does_not(tmp_path, demos):
         ({'tokenizer': 'fast'}, "tokenizer: expected one of faster, .*, found 'fast'"),
         ({'preset': 'huge'}, "preset: expected one of .*, found 'huge'"),
         ({'preset': 'dual_arm', 'tokenizer': 'vqvla'}, "preset 'dual_arm': only for faster"),
-        ({'precision': 'float16'}, "precision: expected one of float32, bfloat16, found"),
+        ({'precision': 'float16'}, 'precision: expected one of float32, bfloat16, found'),
         ({'dct_axis': 'space'}, "dct_axis: expected one of time, time_and_action, found 'space'"),
         ({'steps': 0}, 'steps: expected a whole number >= 1, found 0'),
         ({'continuous': 1.0}, 'continuous: expected 0 <= share < 1, found 1.0'),
@@ -315,9 +319,7 @@ def _torchrun(folder, processes):
     """Train on two sets with one or more processes; returns the run folder."""
     out = folder / f'run{processes}'
     config = folder / 'config.yaml'
-    config.write_text(
-        yaml.safe_dump(dataclasses.asdict(_two(steps=8, save_every=8)))
-    )
+    config.write_text(yaml.safe_dump(dataclasses.asdict(_two(steps=8, save_every=8))))
     command = [sys.executable, '-m', 'torch.distributed.run', '--nnodes', '1']
     command += ['--nproc-per-node', str(processes), '--master-addr', '127.0.0.1']
     command += ['--master-port', str(29500 + os.getpid() % 1000), '--no-python', sys.executable]

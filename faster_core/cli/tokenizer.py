@@ -1,7 +1,9 @@
-"""`faster-vla tokenizer train|eval`: FASTerVQ on recorded actions."""
+"""`faster-vla tokenizer train|eval|fit-all|compare`: action tokenizers on recorded actions."""
 
 import argparse
 import json
+
+from faster_core.cli import study
 
 
 def add_parser(subparsers: argparse._SubParsersAction) -> None:
@@ -21,6 +23,7 @@ def add_parser(subparsers: argparse._SubParsersAction) -> None:
     evaluate.add_argument('--stride', type=int, default=1, help='rows between two chunks')
     evaluate.add_argument('--json', action='store_true', help='one JSON object as the last line')
     evaluate.set_defaults(run=_evaluate)
+    study.add_parsers(commands)
 
 
 def _add_data(parser: argparse.ArgumentParser, note: str) -> None:

@@ -129,9 +129,7 @@ class Autoencoder(nn.Module):
         else:
             down = [m for s in config.strides for m in (block(), Resample(width, s, up=False))]
             up = [
-                m
-                for s in reversed(config.strides)
-                for m in (Resample(width, s, up=True), block())
+                m for s in reversed(config.strides) for m in (Resample(width, s, up=True), block())
             ]
             self.encoder = nn.Sequential(*down, *[block() for _ in range(config.depth)])
             self.to_latent = nn.Sequential(

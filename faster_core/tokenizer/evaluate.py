@@ -77,8 +77,10 @@ def evaluate(
     report: dict[str, Any] = {
         'kind': tokenizer.kind,
         'n_chunks': len(chunks),
-        **{f'vrr_{metrics.sigma_name(s)}': table[f'phys_dim_{metrics.sigma_name(s)}']
-           for s in metrics.SIGMAS},
+        **{
+            f'vrr_{metrics.sigma_name(s)}': table[f'phys_dim_{metrics.sigma_name(s)}']
+            for s in metrics.SIGMAS
+        },
         'vrr': table,
         'l1': float(np.abs(normal[..., moving]).mean()),
         'l2': float(np.sqrt(np.square(normal[..., moving]).mean())),

@@ -101,7 +101,8 @@ class ActionTokenizer(abc.ABC):
         """Return the tokens of chunks, as a `transformers` processor does.
 
         Args:
-            actions, mask: as in `encode`.
+            actions: as in `encode`.
+            mask: as in `encode`.
             return_tensors: None for lists of integers, 'np' or 'pt' for one array [B, N]; only
                 tokenizers with a fixed number of tokens can give one (ValueError otherwise).
         """
@@ -110,9 +111,13 @@ class ActionTokenizer(abc.ABC):
         if return_tensors is None:
             return [[int(t) for t in row] for row in tokens]
         if return_tensors not in ('np', 'pt'):
-            raise ValueError(f"return_tensors: expected None, 'np' or 'pt', got {return_tensors!r}")
+            raise ValueError(
+                f"return_tensors: expected None, 'np' or 'pt', got {return_tensors!r}"
+            )
         if len({len(row) for row in tokens}) > 1:
-            raise ValueError('the chunks have different numbers of tokens: use return_tensors=None')
+            raise ValueError(
+                'the chunks have different numbers of tokens: use return_tensors=None'
+            )
         array = np.stack([np.asarray(row) for row in tokens])
         return torch.from_numpy(array) if return_tensors == 'pt' else array
 

@@ -82,7 +82,8 @@ def border_jump(
     """Return the mean error of velocity from one chunk's last row to the next one's first.
 
     Args:
-        truth, decoded: per episode chunks [M_i, H, D] that follow each other without overlap.
+        truth: per episode chunks [M_i, H, D] that follow each other without overlap.
+        decoded: what became of them.
         half_range: [D], what is 1 in normalised units.
         rate: rows per second.
 
@@ -103,7 +104,8 @@ def transition_timing(
     """Compare when a gripper crosses the middle of its way.
 
     Args:
-        truth, decoded: [M, H] of one gripper dimension.
+        truth: [M, H] of one gripper dimension.
+        decoded: what became of it.
         rate: rows per second.
 
     Returns:
@@ -111,7 +113,9 @@ def transition_timing(
         the decoded chunk, 'error_ms': mean distance of the others (None if there are none).
     """
     middle = (truth.min() + truth.max()) / 2
-    real, made = (np.diff((values > middle).astype(np.int8), axis=1) for values in (truth, decoded))
+    real, made = (
+        np.diff((values > middle).astype(np.int8), axis=1) for values in (truth, decoded)
+    )
     errors, missed, count = [], 0, 0
     for m, t in np.argwhere(real != 0):
         count += 1

@@ -163,8 +163,7 @@ class RvqTokenizer(ActionTokenizer):
         per_level = int(np.prod(self.config.latent_shape))
         if not tokens.shape[-1] or tokens.shape[-1] % per_level:
             raise DecodeError(
-                f'tokens: expected a multiple of {per_level} (one level), '
-                f'found {tokens.shape[-1]}'
+                f'tokens: expected a multiple of {per_level} (one level), found {tokens.shape[-1]}'
             )
         return tokens.reshape(*tokens.shape[:-1], -1, *self.config.latent_shape)
 

@@ -7,6 +7,7 @@ only if it stands for exactly H * D coefficients.
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 import dataclasses
 import pathlib
 from typing import Any
@@ -70,9 +71,7 @@ class Fast(FittedTokenizer):
     def fit(cls, config: FastConfig, normalizer: ActionNormalizer, chunks: np.ndarray) -> Fast:
         """Train the byte-pair encoding on normalised chunks [M, H, D]."""
         rounded = coefficients(chunks, config.scale)
-        config = dataclasses.replace(
-            config, lowest=int(rounded.min()), highest=int(rounded.max())
-        )
+        config = dataclasses.replace(config, lowest=int(rounded.min()), highest=int(rounded.max()))
         return cls(config, normalizer, train_bpe(config, rounded))
 
     @property
@@ -115,11 +114,12 @@ class Fast(FittedTokenizer):
         return cls(config, normalizer, bpe)
 
 
-def train_bpe(config: FastConfig, rounded: np.ndarray) -> tokenizers.Tokenizer:
-    """Train a byte-pair encoding on rounded coefficients [M, H * D] within the config's range."""
-    alphabet = [
-        chr(_FIRST_CHARACTER + i) for i in range(config.highest - config.lowest + 1)
-    ]
+def train_bpe(config: FastConfig, rounded: Sequence[np.ndarray]) -> tokenizers.Tokenizer:
+    """Train a byte-pair encoding on rows of rounded coefficients within the config's range.
+
+    The rows may be of different robots, and of different lengths then.
+    """
+    alphabet = [chr(_FIRST_CHARACTER + i) for i in range(config.highest - config.lowest + 1)]
     bpe = tokenizers.Tokenizer(models.BPE())
     trainer = trainers.BpeTrainer(
         vocab_size=config.vocab_size,
@@ -137,9 +137,6 @@ def coefficients(normal: np.ndarray, scale: float) -> np.ndarray:
     """Return the rounded DCT coefficients [M, H * D] of chunks [M, H, D], lowest first."""
     frequencies = dct(np.asarray(normal, np.float64), axis=1, norm='ortho')
     return np.rint(frequencies * scale).astype(np.int64).reshape(len(normal), -1)
-
-
-
 
 
 def _text(row: np.ndarray, lowest: int) -> str:

@@ -77,9 +77,7 @@ class ConvolutionalAutoencoder(nn.Module):
         self.from_latent = nn.Conv1d(config.latent_dim, width, 1)
         self.spread = nn.ModuleList(
             nn.Linear(after, before)
-            for before, after in reversed(
-                list(zip(self.sizes, self.sizes[1:], strict=False))
-            )
+            for before, after in reversed(list(zip(self.sizes, self.sizes[1:], strict=False)))
         )
         self.decoder = nn.ModuleList(ResidualUnit(width) for _ in range(config.depth))
         self.out = nn.Conv1d(width, config.action_dim, 3, padding=1)

@@ -1,0 +1,1 @@
+"""Fitting every tokenizer on every data set, and comparing them in one run."""

@@ -1,0 +1,88 @@
+"""The report of `compare` as Markdown."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Any
+
+from faster_core.tokenizer.study.plan import FASTER, NAMES
+
+_COLUMNS = (
+    ('VRR 1e-3', 'vrr_1e-3', '{:.3f}'),
+    ('5e-3', 'vrr_5e-3', '{:.3f}'),
+    ('1e-2', 'vrr_1e-2', '{:.3f}'),
+    ('L1', 'l1', '{:.4f}'),
+    ('tokens', 'tokens_mean', '{:.1f}'),
+    ('kbit/s', 'bits_per_s', '{:.2f}'),
+    ('code use', 'code_use', '{:.0%}'),
+    ('entropy', 'entropy', '{:.2f}'),
+    ('random strings that decode', 'decodable', '{:.0%}'),
+    ('border jump', 'border_jump', '{:.2f}'),
+    ('parameters', 'params', '{:,}'),
+    ('decode p50, ms', 'decode_ms', '{:.2f}'),
+    ('fit, s', 'seconds', '{:.0f}'),
+)
+
+
+def tables(report: Mapping[str, Any]) -> str:
+    """Return a table per data set, then the comparisons at equal numbers of tokens."""
+    parts = []
+    for data, rows in report['datasets'].items():
+        parts += [f'### {data}', '', _headlines(rows), '']
+        if versus := report.get('against', {}).get(data):
+            parts += [_against(versus), '']
+        if ablations := report['ablations'].get(data):
+            parts += [_ablations(ablations), '']
+    return '\n'.join(parts).rstrip() + '\n'
+
+
+def _headlines(rows: Mapping[str, Mapping[str, Any]]) -> str:
+    lines = [
+        '| tokenizer | ' + ' | '.join(title for title, _, _ in _COLUMNS) + ' |',
+        '|---' * (len(_COLUMNS) + 1) + '|',
+    ]
+    for name in NAMES:
+        if name in rows:
+            cells = [_cell(rows[name].get(key), key, form) for _, key, form in _COLUMNS]
+            title = f'**{name}**' if name == FASTER else name
+            lines.append(f'| {title} | ' + ' | '.join(cells) + ' |')
+    return '\n'.join(lines)
+
+
+def _cell(value: Any, key: str, form: str) -> str:
+    if value is None:
+        return '–'
+    if isinstance(value, Mapping):
+        value = value['p50']
+    return form.format(value / 1000 if key == 'bits_per_s' else value)
+
+
+def _against(versus: Mapping[str, Mapping[str, Any]]) -> str:
+    lines = [
+        '| at the tokens of | tokens | VRR 1e-3 ours, theirs | L1 ours, theirs | better in both |',
+        '|---|---|---|---|---|',
+    ]
+    for name, result in versus.items():
+        for row in result['matched']:
+            (vrr, other), (l1, their_l1) = row['vrr'], row['l1']
+            better = 'yes' if vrr > other and l1 < their_l1 else '**no**'
+            lines.append(
+                f'| {name} {row["label"]} | {row["tokens"]:.1f} | {vrr:.3f}, {other:.3f} | '
+                f'{l1:.4f}, {their_l1:.4f} | {better} |'
+            )
+        if result['areas'] is not None:
+            ours, theirs = result['areas']
+            better = 'yes' if ours > theirs else '**no**'
+            lines.append(
+                f'| {name}, mean over the curve | | {ours:.3f}, {theirs:.3f} | | {better} |'
+            )
+    return '\n'.join(lines)
+
+
+def _ablations(rows: Mapping[str, Mapping[str, Any]]) -> str:
+    lines = ['| ablation | tokens | VRR 1e-3 | L1 |', '|---|---|---|---|']
+    lines += [
+        f'| {label} | {r["tokens"]:.0f} | {r["vrr_1e-3"]:.3f} | {r["l1"]:.4f} |'
+        for label, r in rows.items()
+    ]
+    return '\n'.join(lines)
