@@ -32,6 +32,7 @@ ABOUT = {
     'config/embodiments/r1_lite.yaml': 'what the robot is: the single source of truth',
     'config/fastdds_shm.xml': 'shared-memory segment large enough for images',
     'config/robots/r1_lite.yaml': 'topics and limits of the R1 Lite for both nodes',
+    'config/study/': 'comparison of action tokenizers',
     'config/train/': 'recipe of the shipped checkpoint',
     'constraints.txt': 'every version that `make setup` installs',
     'docs/': 'architecture, ROS interface, training',

@@ -245,6 +245,8 @@ def train(
     if accelerator.is_main_process:
         run.plot()
     accelerator.wait_for_everyone()
+    if accelerator.num_processes > 1:
+        accelerator.end_training()
 
 
 class _Trainee(nn.Module):

@@ -10,6 +10,7 @@ from collections.abc import Mapping
 import functools
 import importlib.util
 import json
+import os
 import pathlib
 from typing import Any
 
@@ -33,7 +34,10 @@ class RunFolder:
         self.path.mkdir(parents=True, exist_ok=True)
         file, text = self.path / 'config.json', json.dumps(config, indent=2, sort_keys=True)
         if not file.exists():
-            file.write_text(text, encoding='utf-8')
+            # Several processes may come here at once, all with the same text.
+            partial = file.with_suffix(f'.{os.getpid()}')
+            partial.write_text(text, encoding='utf-8')
+            partial.replace(file)
         elif file.read_text(encoding='utf-8') != text:
             raise ConfigError(f'{file} is of another configuration: choose an empty folder')
         self._metrics = self.path / 'metrics.jsonl'
