@@ -41,6 +41,7 @@ def _config(**fields):
 def _no_plot(monkeypatch):
     # Drawing takes longer than these runs; `uninterrupted`, of module scope, still draws.
     monkeypatch.setattr(RunFolder, 'plot', lambda self: None)
+    monkeypatch.setattr(train_module, 'plot_code_use', lambda counts, path: None)
 
 
 @pytest.fixture(scope='module')
@@ -73,7 +74,8 @@ def test_metrics_plot_and_checkpoint_are_there(uninterrupted):
     assert {line['step'] for line in lines} == {4, 8, 12}
     held_out = [line for line in lines if 'held_out_vrr' in line]
     assert len(held_out) == 3
-    assert (out / 'metrics.png').read_bytes().startswith(b'\x89PNG')
+    for name in ('metrics.png', 'codes.png'):
+        assert (out / name).read_bytes().startswith(b'\x89PNG')
     assert FasterVQ.from_pretrained(out / 'checkpoint').encode(random_chunks(2)).shape[0] == 2
 
 

@@ -23,9 +23,11 @@ from faster_core.data.sources import r1_lite
 from faster_core.errors import ConfigError
 from faster_core.tokenizer import metrics
 from faster_core.tokenizer.config import FasterVQConfig
+from faster_core.tokenizer.evaluate import code_counts, reconstruct
 from faster_core.tokenizer.faster_vq import FasterVQ
 from faster_core.tokenizer.loss import dct_matrix, reconstruction_loss
 from faster_core.tokenizer.normalizer import ActionNormalizer
+from faster_core.tokenizer.plots import plot_code_use
 from faster_core.tokenizer.presets import PRESETS
 from faster_core.tokenizer.registry import TOKENIZERS
 from faster_core.tokenizer.rvq import RvqTokenizer
@@ -244,6 +246,7 @@ def train(
         yield row
     if accelerator.is_main_process:
         run.plot()
+        _plot_code_use(robots, run.path)
     accelerator.wait_for_everyone()
     if accelerator.num_processes > 1:
         accelerator.end_training()
@@ -414,6 +417,18 @@ def _look_at_held_out(robots: Sequence[_Robot]) -> dict[str, float]:
             if len(robots) > 1:
                 report[f'{key}.{robot.name}'] = value
     return report
+
+
+def _plot_code_use(robots: Sequence[_Robot], folder: pathlib.Path) -> None:
+    """Draw codes.png: how the codes of the best tokenizers are used on held-out chunks."""
+    counts = {}
+    for robot in robots:
+        path = folder / 'checkpoint'
+        best = type(robot.tokenizer).from_pretrained(
+            path / robot.name if len(robots) > 1 else path
+        )
+        counts[robot.name] = code_counts(best, reconstruct(best, robot.held_out).tokens)
+    plot_code_use(counts, folder / 'codes.png')
 
 
 def _save(robots: Sequence[_Robot], folder: pathlib.Path) -> None:

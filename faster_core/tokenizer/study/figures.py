@@ -11,6 +11,7 @@ import numpy as np
 from faster_core.data.motions import HELD_OUT
 from faster_core.tokenizer.evaluate import code_counts, reconstruct
 from faster_core.tokenizer.interface import ActionTokenizer
+from faster_core.tokenizer.plots import plot_code_use
 from faster_core.tokenizer.study.compare import as_points
 from faster_core.tokenizer.study.curves import frontier
 from faster_core.tokenizer.study.fit_all import Study
@@ -38,7 +39,7 @@ def draw_all(study: Study, report: Mapping[str, Any], folder: pathlib.Path) -> l
         _rate_distortion(report, folder / 'rate_distortion.png'),
         _vrr_curves(study, loaded, folder / 'vrr.png'),
         _traces(study, loaded, folder / 'traces.png'),
-        _code_histogram(study, loaded, folder / 'codes.png'),
+        _code_use(study, loaded, folder / 'codes.png'),
     ]
 
 
@@ -120,19 +121,15 @@ def _traces(
     return _save(figure, path)
 
 
-def _code_histogram(
+def _code_use(
     study: Study, loaded: Mapping[str, Mapping[str, ActionTokenizer]], path: pathlib.Path
 ) -> pathlib.Path:
-    figure, axes = _panels(len(loaded))
-    for axis, (data, tokenizers) in zip(axes, loaded.items(), strict=True):
+    counts = {}
+    for data, tokenizers in loaded.items():
         if FASTER in tokenizers:
             tokens = reconstruct(tokenizers[FASTER], study.motions(data).chunks(HELD_OUT)).tokens
-            for level, row in enumerate(code_counts(tokenizers[FASTER], tokens), start=1):
-                axis.plot(np.sort(row)[::-1] / max(row.sum(), 1), label=f'level {level}')
-        axis.set(yscale='log', xlabel='codes by use', ylabel='share', title=f'{data}: faster')
-        axis.grid(alpha=0.3)
-    axes[0].legend(fontsize=7)
-    return _save(figure, path)
+            counts[data] = code_counts(tokenizers[FASTER], tokens)
+    return plot_code_use(counts, path)
 
 
 def _chunks(study: Study, data: str) -> np.ndarray:
