@@ -19,7 +19,9 @@ from faster_core.embodiment import Embodiment
 from faster_core.errors import ConfigError
 from faster_core.tokenizer import FasterVQ
 from faster_core.tokenizer import train as train_module
+from faster_core.tokenizer.config import group_kinds
 from faster_core.tokenizer.evaluate import l1_by_levels
+from faster_core.tokenizer.normalizer import ActionNormalizer
 from faster_core.tokenizer.registry import load_tokenizer
 from faster_core.tokenizer.train import load_data, TokenizerTrainConfig, train
 from faster_core.training.run_folder import RunFolder
@@ -354,3 +356,90 @@ def test_two_processes_train_the_same_codebooks_as_one_on_the_joint_batch(tmp_pa
             tolerance = 5e-3 if key.startswith('quantizer') else 2e-4
             assert torch.allclose(value, together[key], rtol=1e-3, atol=tolerance), key
     assert alone['quantizer.levels.0.vectors'].std() > 0.1
+
+
+# --- a robot never trained on -------------------------------------------------------------------
+
+BY_KIND = {**SHARED, 'layout': 'by_kind', 'slot_width': 3, 'patch_length': 4, 'strides': [2]}
+KIND_ROBOTS = {
+    'one': {'slots_per_group': [1], 'time_slots': 2},
+    'two': {'slots_per_group': [2], 'time_slots': 1},
+}
+
+
+def _by_kind(**fields):
+    return _config(**{'model': BY_KIND, 'robots': KIND_ROBOTS, **fields})
+
+
+def test_with_cells_by_kind_robots_share_every_parameter(tmp_path):
+    list(train(_by_kind(), _sets(tmp_path), tmp_path / 'run'))
+    one, two = (
+        FasterVQ.from_pretrained(tmp_path / 'run' / 'checkpoint' / name).model.state_dict()
+        for name in ('one', 'two')
+    )
+    assert set(one) == set(two)
+    assert all(torch.equal(one[k], two[k]) for k in one)
+
+
+def test_a_robot_never_trained_on_is_encoded_by_the_same_weights(tmp_path):
+    one, two = _sets(tmp_path)
+    config = _by_kind(
+        robots={'one': KIND_ROBOTS['one']},
+        steps=400,
+        learning_rate=3e-3,
+        model={**BY_KIND, 'width': 32, 'ema_decay': 0.9},
+    )
+    list(train(config, [one], tmp_path / 'run'))
+    trained = FasterVQ.from_pretrained(tmp_path / 'run' / 'checkpoint')
+    other = MotionSet.load(two)
+    normalizer = ActionNormalizer.fit(other.chunks('train'), other.embodiment)
+    stranger = trained.for_robot(other.embodiment, normalizer, slots_per_group=[2], time_slots=1)
+    chunks = other.chunks(HELD_OUT)
+    assert stranger.encode(chunks).shape[1:] == (3, 1, 2)
+    error = l1_by_levels(stranger, chunks)[-1]
+    torch.manual_seed(0)
+    untrained = FasterVQ(stranger.config, normalizer)
+    untrained.model.quantizer.fill(
+        untrained.model.autoencoder.encode(torch.from_numpy(normalizer.normalize(chunks)))
+    )
+    assert error < 0.8 * l1_by_levels(untrained, chunks)[-1]
+    a, b = trained.model.state_dict(), stranger.model.state_dict()
+    assert all(torch.equal(a[k], b[k]) for k in a)
+    stranger.save_pretrained(tmp_path / 'stranger')
+    again = FasterVQ.from_pretrained(tmp_path / 'stranger')
+    assert np.array_equal(again.encode(chunks), stranger.encode(chunks))
+
+
+def test_a_tokenizer_with_cells_of_its_own_knows_its_own_robot_only(tmp_path):
+    one, two = _sets(tmp_path)
+    list(train(_two(robots={'one': ROBOTS['one']}), [one], tmp_path / 'run'))
+    trained = FasterVQ.from_pretrained(tmp_path / 'run' / 'checkpoint')
+    other = MotionSet.load(two).embodiment
+    with pytest.raises(ConfigError, match='for_robot: expected layout by_kind, found own'):
+        trained.for_robot(other, trained.normalizer, slots_per_group=[2])
+
+
+@pytest.mark.parametrize(
+    ('fields', 'message'),
+    [
+        ({'slot_width': 2}, r'slot_width: expected at least 3, the widest slot, found 2'),
+        ({'slot_width': None}, r'slot_width: expected at least 3, the widest slot, found None'),
+        ({'slot_map': 'mixed', 'latent_slots': 2}, 'layout by_kind: expected slot_map split'),
+        ({'layout': 'own'}, 'slot_kinds and slot_width are for layout by_kind'),
+        ({'layout': 'random'}, "layout: expected one of own, by_kind, found 'random'"),
+    ],
+)
+def test_cells_by_kind_that_cannot_be_are_refused(tmp_path, fields, message):
+    config = _config(model={**BY_KIND, **fields}, robots={'one': KIND_ROBOTS['one']})
+    with pytest.raises(ConfigError, match=message):
+        next(train(config, _sets(tmp_path)[:1], tmp_path / 'run'))
+
+
+def test_a_group_of_several_kinds_has_no_cells_by_kind():
+    text = EMBODIMENT.format(name='mixed', horizon=8, names='a, b')
+    text = text.replace(
+        'tokenizer_groups: [[arm]]',
+        '  - {component: hand, kind: gripper_position, names: [g]}\ntokenizer_groups: [[arm, hand]]',
+    )
+    with pytest.raises(ConfigError, match='expected one kind, found gripper_position, joint'):
+        group_kinds(Embodiment.from_text(text))

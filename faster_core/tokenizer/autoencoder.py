@@ -9,6 +9,8 @@ import torch
 from torch import nn
 from torch.nn import functional as F
 
+from faster_core.embodiment import Kind
+from faster_core.errors import ConfigError
 from faster_core.tokenizer.config import FasterVQConfig
 from faster_core.tokenizer.patchify import Patchifier
 
@@ -96,8 +98,52 @@ def _positions(*shape: int) -> nn.Parameter:
     return nn.Parameter(torch.randn(*shape) * 0.02)
 
 
+# Slots of the k-th group of a kind have places from k * PLACES_PER_GROUP on.
+PLACES_PER_GROUP, MAX_PLACES = 16, 64
+
+
+class CellsByKind(nn.Module):
+    """Vectors that tell the cells of a grid apart, the same for all robots (`layout: by_kind`)."""
+
+    def __init__(self, width: int) -> None:
+        """Learn one vector per kind of component and one per place; time is sinusoidal."""
+        super().__init__()
+        self.kinds, self.places = nn.Embedding(len(Kind), width), nn.Embedding(MAX_PLACES, width)
+        for table in (self.kinds, self.places):
+            nn.init.normal_(table.weight, std=0.1)
+
+    def forward(self, slots: torch.Tensor, steps: int) -> torch.Tensor:
+        """Return [steps, C_a, W] for slots [C_a, 2] of (kind, place)."""
+        width = self.kinds.weight.shape[1]
+        here = self.kinds(slots[:, 0]) + self.places(slots[:, 1])
+        scales = torch.arange(width // 2, device=slots.device) / (width // 2)
+        angles = torch.arange(steps, device=slots.device)[:, None] / 100.0**scales
+        time = torch.zeros(steps, width, device=slots.device)
+        time[:, : width // 2], time[:, width // 2 : 2 * (width // 2)] = angles.sin(), angles.cos()
+        return here[None] + 0.1 * time[:, None]
+
+
+def kinds_and_places(config: FasterVQConfig) -> list[tuple[int, int]]:
+    """Return (kind, place) of every action slot."""
+    seen: dict[int, int] = {}
+    rows = []
+    for kind, slots in zip(config.slot_kinds, config.slots_per_group, strict=True):
+        first = seen.get(kind, 0) * PLACES_PER_GROUP
+        seen[kind] = seen.get(kind, 0) + 1
+        rows += [(kind, first + i) for i in range(slots)]
+    if max(place for _, place in rows) >= MAX_PLACES or max(config.slots_per_group) > (
+        PLACES_PER_GROUP
+    ):
+        raise ConfigError(
+            f'layout by_kind: at most {PLACES_PER_GROUP} slots per group and '
+            f'{MAX_PLACES // PLACES_PER_GROUP} groups of a kind'
+        )
+    return rows
+
+
 # Parts of an autoencoder that do not depend on the robot: what several robots share.
 SHARED = ('encoder', 'to_latent', 'from_latent', 'decoder')
+SHARED_BY_KIND = (*SHARED, 'embed', 'to_patches', 'encoder_cells', 'decoder_cells')
 
 
 class Autoencoder(nn.Module):
@@ -111,9 +157,15 @@ class Autoencoder(nn.Module):
         self.patchifier = Patchifier(config)
         size = self.patchifier.patch_size
         self.embed = nn.Linear(size, width)
-        # Slots mean different things, so each has its own offset; so has each time step.
-        self.encoder_positions = _positions(config.num_patches, patch_slots, width)
-        self.decoder_positions = _positions(config.time_slots, slots, width)
+        self.by_kind = config.layout == 'by_kind'
+        if self.by_kind:
+            table = torch.tensor(kinds_and_places(config))
+            self.register_buffer('slots', table, persistent=False)
+            self.encoder_cells, self.decoder_cells = CellsByKind(width), CellsByKind(width)
+        else:
+            # Slots mean different things, so each has its own offset; so has each time step.
+            self.encoder_positions = _positions(config.num_patches, patch_slots, width)
+            self.decoder_positions = _positions(config.time_slots, slots, width)
         if config.slot_map == 'mixed':
             self.mix, self.unmix = MixSlots(patch_slots, slots), MixSlots(slots, patch_slots)
             self.patch_positions = _positions(config.num_patches, patch_slots, width)
@@ -123,10 +175,7 @@ class Autoencoder(nn.Module):
         def block() -> Block:
             return Block(width, config.heads, kind)
 
-        if shared is not None:
-            for name in SHARED:
-                setattr(self, name, getattr(shared, name))
-        else:
+        if shared is None:
             down = [m for s in config.strides for m in (block(), Resample(width, s, up=False))]
             up = [
                 m for s in reversed(config.strides) for m in (Resample(width, s, up=True), block())
@@ -138,17 +187,28 @@ class Autoencoder(nn.Module):
             self.from_latent = nn.Linear(config.latent_dim, width)
             self.decoder = nn.Sequential(*[block() for _ in range(config.depth)], *up)
         self.to_patches = nn.Sequential(nn.LayerNorm(width), nn.Linear(width, size))
+        if shared is not None:
+            for name in SHARED_BY_KIND if self.by_kind else SHARED:
+                setattr(self, name, getattr(shared, name))
 
     def encode(self, actions: torch.Tensor) -> torch.Tensor:
         """Return latents [B, C_h, C_a, d_z]."""
-        x = self.embed(self.patchifier(actions)) + self.encoder_positions
+        patches = self.patchifier(actions)
+        x = self.embed(patches) + self._cells('encoder', patches.shape[1])
         if self.mix is not None:
             x = self.mix(x)
         return self.to_latent(self.encoder(x))
 
     def decode(self, latents: torch.Tensor) -> torch.Tensor:
         """Return chunks [B, H, D]."""
-        x = self.decoder(self.from_latent(latents) + self.decoder_positions)
+        cells = self._cells('decoder', latents.shape[1])
+        x = self.decoder(self.from_latent(latents) + cells)
         if self.unmix is not None:
             x = self.unmix(x) + self.patch_positions
         return self.patchifier.join(self.to_patches(x))
+
+    def _cells(self, side: str, steps: int) -> torch.Tensor:
+        """Return what tells the cells [steps, slots, W] of encoder or decoder apart."""
+        if self.by_kind:
+            return getattr(self, f'{side}_cells')(self.slots, steps)
+        return getattr(self, f'{side}_positions')

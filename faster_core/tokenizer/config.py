@@ -7,11 +7,12 @@ import math
 from typing import Any
 
 from faster_core.data.reference import ABSOLUTE, REFERENCES
-from faster_core.embodiment import Embodiment
+from faster_core.embodiment import Embodiment, Kind
 from faster_core.errors import ConfigError
 
 ENCODERS = ('taae', 'transformer', 'cnn')
 SLOT_MAPS = ('split', 'mixed')
+LAYOUTS = ('own', 'by_kind')
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
@@ -37,6 +38,12 @@ class FasterVQConfig:
             every group into `slots_per_group` slots, which stay apart; 'mixed' lets `latent_slots`
             learned mixtures of those slots take their place, so that C_a is free.
         latent_slots: C_a with 'mixed'; None with 'split'.
+        layout: what tells the cells of the grid apart (ours): 'own' learns a vector for every cell
+            of one robot; 'by_kind' adds up vectors for the kind of a slot (`slot_kinds`), its
+            place among those of its kind, and time. Nothing then belongs to one robot, so that a
+            robot never trained on can be encoded (`FasterVQ.for_robot`).
+        slot_kinds: with 'by_kind' the `Kind` of every group.
+        slot_width: with 'by_kind' the width all slots of all robots are padded to.
         velocity_dims: columns that are zero while a robot rests; the others hold.
         ema_decay: of the codebooks (ours).
         reference: what joint positions of a chunk are relative to: 'absolute' (nothing) or
@@ -62,6 +69,9 @@ class FasterVQConfig:
     encoder: str = 'taae'
     slot_map: str = 'split'
     latent_slots: int | None = None
+    layout: str = 'own'
+    slot_kinds: tuple[int, ...] = ()
+    slot_width: int | None = None
     velocity_dims: tuple[int, ...] = ()
     ema_decay: float = 0.99
     kmeans_iterations: int = 10
@@ -87,7 +97,12 @@ class FasterVQConfig:
                 raise ConfigError(f'{name}: expected at least 1, found {getattr(self, name)}')
         if self.codebook_size < 2:
             raise ConfigError('codebook_size: expected at least 2, found 1')
-        choices = {'reference': REFERENCES, 'encoder': ENCODERS, 'slot_map': SLOT_MAPS}
+        choices = {
+            'reference': REFERENCES,
+            'encoder': ENCODERS,
+            'slot_map': SLOT_MAPS,
+            'layout': LAYOUTS,
+        }
         for name, known in choices.items():
             if getattr(self, name) not in known:
                 raise ConfigError(
@@ -99,11 +114,32 @@ class FasterVQConfig:
                 f'latent_slots: expected a number >= 1 with slot_map mixed and none with split, '
                 f'found {self.latent_slots!r} with {self.slot_map}'
             )
+        self._check_layout()
         if bad := [d for d in self.velocity_dims if not 0 <= d < self.action_dim]:
             raise ConfigError(f'velocity_dims: expected 0..{self.action_dim - 1}, found {bad}')
         self._resolve_strides()
         if self.width % self.heads:
             raise ConfigError(f'width {self.width} is not a multiple of heads {self.heads}')
+
+    def _check_layout(self) -> None:
+        object.__setattr__(self, 'slot_kinds', tuple(int(k) for k in self.slot_kinds))
+        if self.layout == 'own':
+            if self.slot_kinds or self.slot_width is not None:
+                raise ConfigError('slot_kinds and slot_width are for layout by_kind')
+            return
+        if self.slot_map != 'split':
+            raise ConfigError(f'layout by_kind: expected slot_map split, found {self.slot_map}')
+        known = {int(k) for k in Kind}
+        if len(self.slot_kinds) != len(self.group_sizes) or not set(self.slot_kinds) <= known:
+            raise ConfigError(
+                f'slot_kinds: expected a kind for each of {len(self.group_sizes)} groups, '
+                f'found {list(self.slot_kinds)}'
+            )
+        if self.slot_width is None or self.slot_width < max(self.slot_sizes):
+            raise ConfigError(
+                f'slot_width: expected at least {max(self.slot_sizes)}, the widest slot, '
+                f'found {self.slot_width!r}'
+            )
 
     def _resolve_strides(self) -> None:
         ratio, rest = divmod(self.horizon, self.patch_length * self.time_slots)
@@ -123,6 +159,8 @@ class FasterVQConfig:
         """Take horizon and groups from an embodiment."""
         sizes = {c.name: c.size for c in embodiment.action}
         groups = tuple(sum(sizes[n] for n in group) for group in embodiment.tokenizer_groups)
+        if fields.get('layout') == 'by_kind':
+            fields['slot_kinds'] = group_kinds(embodiment)
         return cls(
             horizon=embodiment.action_horizon,
             group_sizes=groups,
@@ -158,6 +196,19 @@ class FasterVQConfig:
     def num_patches(self) -> int:
         """Patches along time, m."""
         return self.horizon // self.patch_length
+
+
+def group_kinds(embodiment: Embodiment) -> tuple[int, ...]:
+    """Return the kind of every tokenizer group; ConfigError if a group mixes kinds."""
+    kinds = {c.name: c.kind for c in embodiment.action}
+    result = []
+    for group in embodiment.tokenizer_groups:
+        found = {kinds[name] for name in group}
+        if len(found) > 1:
+            names = ', '.join(sorted(k.name.lower() for k in found))
+            raise ConfigError(f'tokenizer group {list(group)}: expected one kind, found {names}')
+        result.append(int(found.pop()))
+    return tuple(result)
 
 
 def velocity_dims(embodiment: Embodiment) -> tuple[int, ...]:

@@ -9,12 +9,15 @@ from faster_core.tokenizer.config import FasterVQConfig
 
 
 class Patchifier(nn.Module):
-    """Chunks [B, H, D] to patches [B, m, C_a, h * d] and back; d is the widest slot."""
+    """Chunks [B, H, D] to patches [B, m, C_a, h * d] and back.
+
+    d is the widest slot, or `slot_width`.
+    """
 
     def __init__(self, config: FasterVQConfig) -> None:
         """Lay out which column of which slot holds which dimension."""
         super().__init__()
-        self.length, self.widest = config.patch_length, max(config.slot_sizes)
+        self.length, self.widest = config.patch_length, config.slot_width or max(config.slot_sizes)
         columns, start = [], 0
         for slot, size in enumerate(config.slot_sizes):
             columns += [slot * self.widest + k for k in range(size)]

@@ -390,7 +390,10 @@ def model_config_of(config: TokenizerTrainConfig, data: MotionSet) -> Any:
 
 def _check_shared(first: FasterVQConfig, other: FasterVQConfig, name: str) -> None:
     fields = ('width', 'depth', 'heads', 'encoder', 'latent_dim', 'num_levels', 'codebook_size')
-    for field in (*fields, 'strides'):
+    fields += ('strides', 'layout')
+    if first.layout == 'by_kind':
+        fields += ('patch_length', 'slot_width')
+    for field in fields:
         a, b = getattr(first, field), getattr(other, field)
         if a != b:
             raise ConfigError(f'{name}: {field} {b!r}, the shared model has {a!r}')
