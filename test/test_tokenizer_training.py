@@ -439,7 +439,8 @@ def test_a_group_of_several_kinds_has_no_cells_by_kind():
     text = EMBODIMENT.format(name='mixed', horizon=8, names='a, b')
     text = text.replace(
         'tokenizer_groups: [[arm]]',
-        '  - {component: hand, kind: gripper_position, names: [g]}\ntokenizer_groups: [[arm, hand]]',
+        '  - {component: hand, kind: gripper_position, names: [g]}\n'
+        'tokenizer_groups: [[arm, hand]]',
     )
     with pytest.raises(ConfigError, match='expected one kind, found gripper_position, joint'):
         group_kinds(Embodiment.from_text(text))
