@@ -4,12 +4,15 @@ import json
 
 import numpy as np
 import pytest
+import yaml
 
+from faster_core import paths
 from faster_core.config import from_mapping
 from faster_core.data.motions import Motion, MotionSet
 from faster_core.embodiment import Embodiment
 from faster_core.errors import ConfigError
 from faster_core.tokenizer.baselines.fast import Fast
+from faster_core.tokenizer.registry import TOKENIZERS
 from faster_core.tokenizer.study import curves
 from faster_core.tokenizer.study.compare import compare
 from faster_core.tokenizer.study.curves import Point
@@ -17,6 +20,7 @@ from faster_core.tokenizer.study.figures import draw_all
 from faster_core.tokenizer.study.fit_all import fit_universal, Study
 from faster_core.tokenizer.study.plan import plan, StudyConfig
 from faster_core.tokenizer.study.table import tables
+from faster_core.tokenizer.train import TokenizerTrainConfig
 
 EMBODIMENT = """
 name: {name}
@@ -146,6 +150,20 @@ def test_a_wrong_plan_is_refused(changes, message):
 def test_a_motion_set_that_is_not_there_is_refused(tmp_path):
     with pytest.raises(ConfigError, match='small: no motion set; `faster-vla data prepare small`'):
         Study(_config(), tmp_path, tmp_path)
+
+
+def test_the_shipped_study_is_one_that_can_be_planned():
+    path = paths.share_dir() / 'config' / 'study' / 'small.yaml'
+    config = from_mapping(StudyConfig, yaml.safe_load(path.read_text()), source=str(path))
+    for entry in plan(config):
+        if entry.learned:
+            training = from_mapping(TokenizerTrainConfig, entry.fields, source=entry.title)
+            embodiment = Embodiment.load(paths.embodiment_file(ROBOT[entry.data[0]]))
+            cls = TOKENIZERS[training.tokenizer].config_class
+            assert cls.from_embodiment(embodiment, **training.model).num_tokens > 0
+
+
+ROBOT = {'metaworld': 'metaworld', 'aloha': 'aloha', 'g1': 'g1_inspire', 'r1_lite': 'r1_lite'}
 
 
 # --- fitting ------------------------------------------------------------------------------------

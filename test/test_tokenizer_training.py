@@ -9,17 +9,19 @@ import sys
 
 import numpy as np
 import pytest
-from tiny_checkpoint import home_action, random_chunks, VQ, write_demos
+from tiny_checkpoint import home_action, r1_lite, random_chunks, VQ, write_demos
 import torch
 import yaml
 
+from faster_core import paths
+from faster_core.config import from_mapping
 from faster_core.data.episodes import load_episode, save_episode
 from faster_core.data.motions import HELD_OUT, Motion, MotionError, MotionSet
 from faster_core.embodiment import Embodiment
 from faster_core.errors import ConfigError
 from faster_core.tokenizer import FasterVQ
 from faster_core.tokenizer import train as train_module
-from faster_core.tokenizer.config import group_kinds
+from faster_core.tokenizer.config import FasterVQConfig, group_kinds
 from faster_core.tokenizer.evaluate import l1_by_levels
 from faster_core.tokenizer.normalizer import ActionNormalizer
 from faster_core.tokenizer.registry import load_tokenizer
@@ -161,6 +163,17 @@ def test_a_short_fit_reduces_the_error_on_unseen_chunks(tmp_path):
     middle = np.abs((unseen - tokenizer.normalizer.centre) / tokenizer.normalizer.half_range)
     assert error[-1] < 0.8 * middle.mean()
     assert error[-1] < 0.9 * error[0]
+
+
+def test_the_recipe_of_the_shipped_tokenizer_is_one_that_can_be_trained():
+    path = paths.share_dir() / 'config' / 'train' / 'r1_lite_tokenizer.yaml'
+    recipe = from_mapping(TokenizerTrainConfig, yaml.safe_load(path.read_text()), source=str(path))
+    shipped = FasterVQ.from_pretrained(
+        paths.share_dir() / 'faster_core/assets/checkpoints/r1_lite_demo/tokenizer'
+    )
+    built = FasterVQConfig.from_embodiment(r1_lite(), **recipe.model)
+    for name in ('latent_shape', 'num_tokens', 'width', 'latent_dim', 'codebook_size'):
+        assert getattr(built, name) == getattr(shipped.config, name)
 
 
 # --- several robots, several processes, rivals ---------------------------------------------------
