@@ -7,9 +7,12 @@ and a command that needs ROS says so instead of failing with a traceback.
 from __future__ import annotations
 
 import argparse
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
+import contextlib
 import importlib
+import signal
 import sys
+import threading
 
 from faster_core.errors import FasterVlaError
 
@@ -53,6 +56,24 @@ def main(argv: Sequence[str] | None = None) -> int:
     """Run one command and return its exit status."""
     argv = list(sys.argv[1:] if argv is None else argv)
     command = argv[0] if argv and argv[0] in COMMANDS else None
+    with _terminated_like_interrupted():
+        return _run(command, argv)
+
+
+@contextlib.contextmanager
+def _terminated_like_interrupted() -> Iterator[None]:
+    """Let SIGTERM end a command as Ctrl-C does: with its processes, not without them."""
+    if threading.current_thread() is not threading.main_thread():
+        yield
+        return
+    before = signal.signal(signal.SIGTERM, signal.default_int_handler)
+    try:
+        yield
+    finally:
+        signal.signal(signal.SIGTERM, before)
+
+
+def _run(command: str | None, argv: list[str]) -> int:
     parser = argparse.ArgumentParser(prog='faster-vla', description=_overview(), **_RAW)
     subparsers = parser.add_subparsers(dest='command', metavar='COMMAND', required=True)
     try:

@@ -2,8 +2,11 @@
 
 import importlib
 import json
+import os
+import signal
 import subprocess
 import sys
+import time
 
 from project_files import import_closure, module_file, ROOT
 import pytest
@@ -162,3 +165,54 @@ def test_eval_without_rclpy_asks_for_ros_only_when_it_is_needed(monkeypatch, cap
     options = ['--ros', '--tasks', 'pick_red', '--episodes', '1', '--checkpoint', str(tmp_path)]
     assert cli.main(['eval', 'r1lite_wbc', *options]) == 2
     assert 'needs ROS 2' in capsys.readouterr().err
+
+
+def _members(group):
+    """Return the processes of a process group that still run."""
+    listed = subprocess.run(
+        ['ps', '-eo', 'pid=,pgid=,stat='], capture_output=True, text=True, timeout=20, check=True
+    )
+    rows = [line.split() for line in listed.stdout.splitlines()]
+    return [int(pid) for pid, pgid, stat in rows if int(pgid) == group and stat[0] != 'Z']
+
+
+@pytest.mark.skipif(sys.platform != 'linux', reason='looks at process groups with ps')
+def test_a_terminated_command_takes_its_processes_along():
+    command = [sys.executable, '-m', 'faster_vla_ros.cli', 'eval', 'r1lite_wbc', '--workers', '2']
+    command += ['--only', 'baselines', '--episodes', '50', '--tasks', 'pick_red', '--seed', '9000']
+    process = subprocess.Popen(
+        command,
+        cwd=ROOT,
+        stdout=subprocess.DEVNULL,
+        stderr=subprocess.DEVNULL,
+        start_new_session=True,
+    )
+    try:
+        end = time.monotonic() + 60
+        while len(_members(process.pid)) < 3 and time.monotonic() < end:
+            time.sleep(0.2)
+        assert len(_members(process.pid)) >= 3  # itself and two workers
+        process.terminate()
+        assert process.wait(timeout=60) == cli.INTERRUPTED
+        end = time.monotonic() + 20
+        while _members(process.pid) and time.monotonic() < end:
+            time.sleep(0.2)
+        assert _members(process.pid) == []
+    finally:
+        if left := _members(process.pid):
+            os.killpg(process.pid, signal.SIGKILL)
+            assert not left
+
+
+def test_termination_is_handled_as_before_after_a_command(command):
+    before = signal.getsignal(signal.SIGTERM)
+    during = []
+
+    def run(args):
+        during.append(signal.getsignal(signal.SIGTERM))
+        return 0
+
+    command(run)
+    assert cli.main(['mine']) == 0
+    assert during == [signal.default_int_handler]
+    assert signal.getsignal(signal.SIGTERM) is before
