@@ -20,7 +20,7 @@ from faster_core.tokenizer.study.figures import draw_all
 from faster_core.tokenizer.study.fit_all import fit_universal, Study
 from faster_core.tokenizer.study.plan import plan, StudyConfig
 from faster_core.tokenizer.study.table import tables
-from faster_core.tokenizer.train import TokenizerTrainConfig
+from faster_core.tokenizer.train_config import TokenizerTrainConfig
 
 EMBODIMENT = """
 name: {name}

@@ -25,7 +25,9 @@ from faster_core.tokenizer.config import FasterVQConfig, group_kinds
 from faster_core.tokenizer.evaluate import l1_by_levels
 from faster_core.tokenizer.normalizer import ActionNormalizer
 from faster_core.tokenizer.registry import load_tokenizer
-from faster_core.tokenizer.train import load_data, TokenizerTrainConfig, train
+from faster_core.tokenizer.robots import load_data, model_config_of
+from faster_core.tokenizer.train import train
+from faster_core.tokenizer.train_config import TokenizerTrainConfig
 from faster_core.training.run_folder import RunFolder
 
 
@@ -312,7 +314,7 @@ def test_bfloat16_trains_and_keeps_the_codebooks_in_float32(tmp_path, demos):
 def test_a_preset_gives_the_fields_that_the_model_does_not(tmp_path, demos):
     data = load_data(demos)
     config = _config(preset='whole_body_small', model={'width': 32})
-    built = train_module.model_config_of(config, data)
+    built = model_config_of(config, data)
     assert (built.width, built.codebook_size, built.num_tokens) == (32, 1024, 126)
 
 

@@ -42,7 +42,8 @@ def _train(args: argparse.Namespace) -> int:
     import yaml
 
     from faster_core.config import from_mapping
-    from faster_core.tokenizer.train import TokenizerTrainConfig, train
+    from faster_core.tokenizer.train import train
+    from faster_core.tokenizer.train_config import TokenizerTrainConfig
 
     values = yaml.safe_load(pathlib.Path(args.config).read_text(encoding='utf-8'))
     config = from_mapping(TokenizerTrainConfig, values, source=args.config)
@@ -62,7 +63,7 @@ def _evaluate(args: argparse.Namespace) -> int:
     from faster_core.errors import ConfigError
     from faster_core.tokenizer.evaluate import evaluate_set
     from faster_core.tokenizer.registry import load_tokenizer
-    from faster_core.tokenizer.train import load_data
+    from faster_core.tokenizer.robots import load_data
 
     if len(args.data) != 1:
         raise ConfigError(f'--data: expected one data set, found {args.data}')

@@ -15,7 +15,8 @@ from typing import Any, ClassVar
 import numpy as np
 import torch
 
-from faster_core.errors import CheckpointError, DecodeError
+from faster_core.config import from_mapping
+from faster_core.errors import CheckpointError, ConfigError, DecodeError
 from faster_core.tokenizer.normalizer import ActionNormalizer
 
 
@@ -209,6 +210,22 @@ def _like(values: Any, given: Any) -> Any:
     if torch.is_tensor(given) and isinstance(values, np.ndarray):
         return torch.from_numpy(values)
     return values
+
+
+def read_config(path: pathlib.Path, kind: str, config_class: type) -> Any:
+    """Read config.json of a tokenizer folder; without a `kind` it is FASTerVQ's.
+
+    Raises:
+        CheckpointError: missing, of another kind, or not what `config_class` takes.
+    """
+    file = path / 'config.json'
+    values = read_json(file)
+    try:
+        if isinstance(values, dict) and (found := values.pop('kind', 'faster')) != kind:
+            raise ConfigError(f'{file}: expected kind {kind}, found {found!r}')
+        return from_mapping(config_class, values, source=str(file))
+    except ConfigError as e:
+        raise CheckpointError(f'tokenizer: {e}') from e
 
 
 def read_json(path: pathlib.Path) -> Any:

@@ -17,9 +17,14 @@ from safetensors.torch import load_file, save_file
 import torch
 from torch import nn
 
-from faster_core.config import from_mapping, write_json
-from faster_core.errors import CheckpointError, ConfigError, DecodeError
-from faster_core.tokenizer.interface import ActionTokenizer, read_json, to_numpy
+from faster_core.config import write_json
+from faster_core.errors import CheckpointError, DecodeError
+from faster_core.tokenizer.interface import (
+    ActionTokenizer,
+    read_config,
+    read_json,
+    to_numpy,
+)
 from faster_core.tokenizer.normalizer import ActionNormalizer
 from faster_core.tokenizer.quantizer import ResidualQuantizer
 
@@ -97,13 +102,7 @@ class RvqTokenizer(ActionTokenizer):
             CheckpointError: a file is missing, damaged, or does not fit the configuration.
         """
         path = pathlib.Path(path)
-        values = read_json(path / 'config.json')
-        try:
-            if isinstance(values, dict) and values.pop('kind', cls.kind) != cls.kind:
-                raise ConfigError(f'not a {cls.kind} tokenizer')
-            config = from_mapping(cls.config_class, values, source=str(path / 'config.json'))
-        except ConfigError as e:
-            raise CheckpointError(f'tokenizer {path}: {e}') from e
+        config = read_config(path, cls.kind, cls.config_class)
         normalizer = ActionNormalizer.from_dict(
             read_json(path / 'normalization.json'), config.action_dim
         )

@@ -10,27 +10,18 @@ from collections.abc import Iterator, Mapping, Sequence
 import dataclasses
 import pathlib
 import time
-from typing import Any
 
 from accelerate import Accelerator, DistributedDataParallelKwargs
 import numpy as np
 import torch
 from torch import nn
 
-from faster_core.config import from_mapping
-from faster_core.data.motions import HELD_OUT, MotionSet, TRAIN
-from faster_core.data.sources import r1_lite
-from faster_core.errors import ConfigError
 from faster_core.tokenizer import metrics
-from faster_core.tokenizer.config import FasterVQConfig
 from faster_core.tokenizer.evaluate import code_counts, reconstruct
-from faster_core.tokenizer.faster_vq import FasterVQ
-from faster_core.tokenizer.loss import dct_matrix, reconstruction_loss
-from faster_core.tokenizer.normalizer import ActionNormalizer
+from faster_core.tokenizer.loss import reconstruction_loss
 from faster_core.tokenizer.plots import plot_code_use
-from faster_core.tokenizer.presets import PRESETS
-from faster_core.tokenizer.registry import TOKENIZERS
-from faster_core.tokenizer.rvq import RvqTokenizer
+from faster_core.tokenizer.robots import load_data, make_robots, Robot
+from faster_core.tokenizer.train_config import PRECISIONS, TokenizerTrainConfig
 from faster_core.training.ema import WeightAverage
 from faster_core.training.run_folder import (
     optimizer_tensors,
@@ -40,109 +31,6 @@ from faster_core.training.run_folder import (
     unpack,
 )
 from faster_core.training.schedules import cosine_schedule
-
-PRECISIONS = {'float32': torch.float32, 'bfloat16': torch.bfloat16}
-LEARNED = tuple(k for k, cls in TOKENIZERS.items() if issubclass(cls, RvqTokenizer))
-
-
-@dataclasses.dataclass(frozen=True, kw_only=True)
-class TokenizerTrainConfig:
-    """How a tokenizer is trained.
-
-    Attributes:
-        tokenizer: 'faster', or a learned rival: 'minivla', 'vqvla'.
-        preset: of `faster_core.tokenizer.presets`, for 'faster'; its fields are the defaults of
-            `model`.
-        model: fields of the tokenizer's configuration beside horizon and group sizes.
-        robots: name of a data set -> fields that differ for it (`slots_per_group`, ...). Several
-            data sets share transformer, latent projections and codebooks.
-        weights: name of a data set -> its share of every batch; equal if left out.
-        steps, batch_size, learning_rate, weight_decay, warmup, clip: AdamW with a cosine;
-            `warmup` is a share of the steps; `batch_size` is that of all processes together.
-        time, dct, commitment: weights of the three losses.
-        dct_axis: 'time', or 'time_and_action' for a two-dimensional transform.
-        precision: 'float32' or 'bfloat16' (quantiser and losses stay in float32).
-        offset_noise: chunks are shifted by a constant drawn with this standard deviation
-            (normalised units), so that codes cover more than the demonstrations' exact poses.
-        level_dropout: share of the steps that decode from fewer levels.
-        continuous: share of the steps, at the start, without quantisation (ours): the codebooks
-            are then filled from latents that mean something.
-        initial_chunks: so many chunks fill the codebooks.
-        ema_decay: of the averaged weights that are saved.
-        seed: of weights, batches and dropout.
-        log_every: steps between lines of metrics.
-        save_every: steps between states to resume from, each with a look at held-out chunks.
-    """
-
-    tokenizer: str = 'faster'
-    preset: str | None = None
-    model: dict[str, Any] = dataclasses.field(default_factory=dict)
-    robots: dict[str, dict[str, Any]] = dataclasses.field(default_factory=dict)
-    weights: dict[str, float] = dataclasses.field(default_factory=dict)
-    steps: int
-    batch_size: int = 256
-    learning_rate: float = 1e-3
-    weight_decay: float = 0.01
-    warmup: float = 0.05
-    clip: float = 1.0
-    time: float = 1.0
-    dct: float = 1.0
-    commitment: float = 0.25
-    dct_axis: str = 'time'
-    precision: str = 'float32'
-    offset_noise: float = 0.05
-    level_dropout: float = 0.1
-    continuous: float = 0.1
-    initial_chunks: int = 4096
-    ema_decay: float = 0.999
-    seed: int = 0
-    log_every: int = 100
-    save_every: int = 1000
-
-    def __post_init__(self) -> None:
-        """Refuse unknown names and numbers out of range (ConfigError)."""
-        known = {
-            'tokenizer': LEARNED,
-            'preset': (None, *PRESETS),
-            'precision': tuple(PRECISIONS),
-            'dct_axis': ('time', 'time_and_action'),
-        }
-        for name, values in known.items():
-            if getattr(self, name) not in values:
-                raise ConfigError(
-                    f'{name}: expected one of {", ".join(map(str, values))}, '
-                    f'found {getattr(self, name)!r}'
-                )
-        if self.preset is not None and self.tokenizer != 'faster':
-            raise ConfigError(f'preset {self.preset!r}: only for faster, not {self.tokenizer}')
-        for name in ('steps', 'batch_size', 'log_every', 'save_every'):
-            value = getattr(self, name)
-            if type(value) is not int or value < 1:
-                raise ConfigError(f'{name}: expected a whole number >= 1, found {value!r}')
-        if not 0 <= self.continuous < 1:
-            raise ConfigError(f'continuous: expected 0 <= share < 1, found {self.continuous!r}')
-        if bad := {k: w for k, w in self.weights.items() if not w > 0}:
-            raise ConfigError(f'weights: expected positive numbers, found {bad}')
-
-
-@dataclasses.dataclass(frozen=True, kw_only=True, eq=False)
-class _Robot:
-    """One data set in training: its tokenizer, its chunks (normalised) and the held-out ones."""
-
-    name: str
-    tokenizer: RvqTokenizer
-    training: torch.Tensor
-    held_out: np.ndarray
-    basis: torch.Tensor
-    batch: int
-
-
-def load_data(path: str | pathlib.Path) -> MotionSet:
-    """Read a motion set, or a folder of R1 Lite demonstrations as one."""
-    path = pathlib.Path(path)
-    if (path / 'dataset.json').exists():
-        return MotionSet.load(path)
-    return r1_lite.build(r1_lite.R1LiteConfig(input=str(path)), lambda items: items)
 
 
 def train(
@@ -169,7 +57,7 @@ def train(
     )
     run = RunFolder(out, dataclasses.asdict(config))
     torch.manual_seed(config.seed)
-    robots = _robots(config, [load_data(path) for path in data], accelerator)
+    robots = make_robots(config, [load_data(path) for path in data], accelerator)
     trainee = _Trainee(config, robots).to(accelerator.device)
     average = WeightAverage(trainee, config.ema_decay)
     optimizer = torch.optim.AdamW(
@@ -255,7 +143,7 @@ def train(
 class _Trainee(nn.Module):
     """The models of all robots; shared parts are the same modules in each."""
 
-    def __init__(self, config: TokenizerTrainConfig, robots: Sequence[_Robot]) -> None:
+    def __init__(self, config: TokenizerTrainConfig, robots: Sequence[Robot]) -> None:
         super().__init__()
         self.models = nn.ModuleDict({r.name: r.tokenizer.model for r in robots})
         self._config, self._robots = config, robots
@@ -302,7 +190,7 @@ def _share(batch: torch.Tensor, accelerator: Accelerator) -> torch.Tensor:
 
 
 def _draw_batches(
-    config: TokenizerTrainConfig, robots: Sequence[_Robot], draw: np.random.Generator
+    config: TokenizerTrainConfig, robots: Sequence[Robot], draw: np.random.Generator
 ) -> dict[str, torch.Tensor]:
     """Return the joint batch [B, H, D] of every robot, with the offset noise on it."""
     batches = {}
@@ -313,93 +201,7 @@ def _draw_batches(
     return batches
 
 
-def _robots(
-    config: TokenizerTrainConfig, data: Sequence[MotionSet], accelerator: Accelerator
-) -> list[_Robot]:
-    device, processes = accelerator.device, accelerator.num_processes
-    names = [d.name for d in data]
-    if not data or len(set(names)) != len(names):
-        raise ConfigError(f'data: expected one or more different sets, found {names}')
-    for field in ('robots', 'weights'):
-        if unknown := set(getattr(config, field)) - set(names):
-            raise ConfigError(f'{field}: unknown data sets {sorted(unknown)}; known: {names}')
-    weights = np.array([config.weights.get(name, 1.0) for name in names])
-    sizes = np.maximum(1, np.round(config.batch_size * weights / weights.sum())).astype(int)
-    if uneven := [int(size) for size in sizes if size % processes]:
-        raise ConfigError(
-            f'batch_size {config.batch_size}: a data set gets {uneven[0]} chunks of it, expected '
-            f'a multiple of the {processes} processes'
-        )
-    robots: list[_Robot] = []
-    for motions, size in zip(data, sizes, strict=True):
-        shared = robots[0].tokenizer if robots else None
-        robots.append(_robot(config, motions, int(size), shared, device))
-    return robots
-
-
-def _robot(
-    config: TokenizerTrainConfig,
-    data: MotionSet,
-    batch: int,
-    shared: RvqTokenizer | None,
-    device: torch.device,
-) -> _Robot:
-    model_config = model_config_of(config, data)
-    training = data.chunks(TRAIN, model_config.reference)
-    try:
-        held_out = data.chunks(HELD_OUT, model_config.reference)
-    except ValueError:  # nothing held out: look at the training data instead
-        held_out = training
-    normalizer = ActionNormalizer.fit(training, data.embodiment)
-    kind = TOKENIZERS[config.tokenizer]
-    if shared is None:
-        model = kind.make_model(model_config)
-    elif kind is FasterVQ:
-        _check_shared(shared.config, model_config, data.name)
-        model = FasterVQ.make_model(model_config, shared.model)
-    else:
-        raise ConfigError(f'{config.tokenizer} is trained on one data set, found several')
-    tokenizer = kind(model_config, normalizer, model)
-    thinned = held_out[:: -(-len(held_out) // 2048)]
-    return _Robot(
-        name=data.name,
-        tokenizer=tokenizer,
-        training=torch.from_numpy(normalizer.normalize(training)),
-        held_out=thinned,
-        basis=dct_matrix(model_config.horizon).to(device),
-        batch=batch,
-    )
-
-
-def model_config_of(config: TokenizerTrainConfig, data: MotionSet) -> Any:
-    """Return the tokenizer's configuration for one data set."""
-    fields = dict(PRESETS[config.preset].fields) if config.preset else {}
-    fields |= config.model | config.robots.get(data.name, {})
-    cls = TOKENIZERS[config.tokenizer].config_class
-    known = {f.name for f in dataclasses.fields(cls)}
-    if unknown := set(fields) - known:
-        raise ConfigError(
-            f'model: unknown keys {", ".join(sorted(unknown))}; known: {", ".join(sorted(known))}'
-        )
-    if cls is FasterVQConfig and 'slots_per_group' not in fields:
-        raise ConfigError(f'model: missing slots_per_group for {data.name}')
-    return from_mapping(
-        cls, dataclasses.asdict(cls.from_embodiment(data.embodiment, **fields)), source='model'
-    )
-
-
-def _check_shared(first: FasterVQConfig, other: FasterVQConfig, name: str) -> None:
-    fields = ('width', 'depth', 'heads', 'encoder', 'latent_dim', 'num_levels', 'codebook_size')
-    fields += ('strides', 'layout')
-    if first.layout == 'by_kind':
-        fields += ('patch_length', 'slot_width')
-    for field in fields:
-        a, b = getattr(first, field), getattr(other, field)
-        if a != b:
-            raise ConfigError(f'{name}: {field} {b!r}, the shared model has {a!r}')
-
-
-def _look_at_held_out(robots: Sequence[_Robot]) -> dict[str, float]:
+def _look_at_held_out(robots: Sequence[Robot]) -> dict[str, float]:
     """Return VRR (physical, 1e-3, per value) and normalised L1: mean over robots, and of each."""
     report: dict[str, float] = {}
     for robot in robots:
@@ -422,7 +224,7 @@ def _look_at_held_out(robots: Sequence[_Robot]) -> dict[str, float]:
     return report
 
 
-def _plot_code_use(robots: Sequence[_Robot], folder: pathlib.Path) -> None:
+def _plot_code_use(robots: Sequence[Robot], folder: pathlib.Path) -> None:
     """Draw codes.png: how the codes of the best tokenizers are used on held-out chunks."""
     counts = {}
     for robot in robots:
@@ -434,7 +236,7 @@ def _plot_code_use(robots: Sequence[_Robot], folder: pathlib.Path) -> None:
     plot_code_use(counts, folder / 'codes.png')
 
 
-def _save(robots: Sequence[_Robot], folder: pathlib.Path) -> None:
+def _save(robots: Sequence[Robot], folder: pathlib.Path) -> None:
     for robot in robots:
         path = folder / robot.name if len(robots) > 1 else folder
         robot.tokenizer.save_pretrained(path)

@@ -10,9 +10,14 @@ from typing import Any, ClassVar
 
 import numpy as np
 
-from faster_core.config import from_mapping, write_json
-from faster_core.errors import CheckpointError, ConfigError, DecodeError
-from faster_core.tokenizer.interface import ActionTokenizer, read_json, to_numpy
+from faster_core.config import write_json
+from faster_core.errors import ConfigError, DecodeError
+from faster_core.tokenizer.interface import (
+    ActionTokenizer,
+    read_config,
+    read_json,
+    to_numpy,
+)
 from faster_core.tokenizer.normalizer import ActionNormalizer
 
 
@@ -84,13 +89,7 @@ class FittedTokenizer(ActionTokenizer):
     def from_pretrained(cls, path: str | pathlib.Path) -> FittedTokenizer:
         """Read a folder that `save_pretrained` wrote; CheckpointError if it cannot be."""
         path = pathlib.Path(path)
-        values = read_json(path / 'config.json')
-        try:
-            if not isinstance(values, dict) or values.pop('kind', None) != cls.kind:
-                raise ConfigError(f'not a {cls.kind} tokenizer')
-            config = from_mapping(cls.config_class, values, source=str(path / 'config.json'))
-        except ConfigError as e:
-            raise CheckpointError(f'tokenizer {path}: {e}') from e
+        config = read_config(path, cls.kind, cls.config_class)
         normalizer = ActionNormalizer.from_dict(
             read_json(path / 'normalization.json'), config.action_dim
         )

@@ -20,7 +20,8 @@ from faster_core.tokenizer.interface import ActionTokenizer
 from faster_core.tokenizer.normalizer import ActionNormalizer
 from faster_core.tokenizer.registry import load_tokenizer, TOKENIZERS
 from faster_core.tokenizer.study.plan import BSPLINE, Entry, FAST_UNIVERSAL, plan, StudyConfig
-from faster_core.tokenizer.train import TokenizerTrainConfig, train
+from faster_core.tokenizer.train import train
+from faster_core.tokenizer.train_config import TokenizerTrainConfig
 
 # Chunks of overlapping windows say almost the same; closed-form fits need no more than these.
 FIT_CHUNKS = 20_000
