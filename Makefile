@@ -93,7 +93,7 @@ test: $(READY)
 	@$(BIN)/python -m pytest $(ARGS)
 
 test-slow: $(READY)
-	@$(BIN)/python -m pytest -m 'slow or bench' --timeout 1800 $(ARGS)
+	@$(BIN)/python -m pytest -m 'slow or bench' --timeout 1800 -o faulthandler_timeout=3600 $(ARGS)
 
 lint: $(READY)
 	$(BIN)/ruff check .

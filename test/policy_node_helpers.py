@@ -201,12 +201,19 @@ class Rig:
 
 @contextlib.contextmanager
 def own_context(domain=DOMAIN):
-    """A ROS context in the domain of these tests."""
+    """A ROS context in the domain of these tests.
+
+    A node lives as long as it: with the last node of a context Fast DDS takes down its threads and
+    sockets, and hundreds of tests that each do so hung once, in C, where no time limit reaches.
+    """
     context = Context()
     context.init(domain_id=domain)
+    options = {'use_global_arguments': False, 'enable_rosout': False}
+    keeper = Node('keeper', context=context, start_parameter_services=False, **options)
     try:
         yield context
     finally:
+        keeper.destroy_node()
         context.try_shutdown()
 
 

@@ -213,3 +213,38 @@ def test_after_a_fit_most_codes_are_in_use():
         _, codes, _ = quantizer(data)
     for level in range(2):
         assert len(codes[level].unique()) > 24
+
+
+# --- encoding with a beam -----------------------------------------------------------------------
+
+
+def _distance(quantizer, rows, codes):
+    return (quantizer.lookup(codes) - rows).square().sum(dim=-1)
+
+
+def test_a_beam_of_one_takes_what_training_takes():
+    quantizer, rows = _filled(size=16), torch.randn(2, 50, 4)
+    assert torch.equal(quantizer.encode(rows), quantizer(rows)[1])
+
+
+def test_a_beam_of_all_prefixes_finds_the_best_codes_there_are():
+    quantizer, rows = _filled(size=6, levels=3), torch.randn(40, 4)
+    everything = torch.cartesian_prod(*[torch.arange(6)] * 3).T  # [3, 216]
+    sums = quantizer.lookup(everything)
+    best = (sums[None] - rows[:, None]).square().sum(dim=-1).min(dim=1).values
+    assert torch.allclose(_distance(quantizer, rows, quantizer.encode(rows, beam=36)), best)
+
+
+@pytest.mark.parametrize('beam', [2, 5, 1000])
+def test_a_beam_is_nearer_than_level_by_level(beam):
+    quantizer, rows = _filled(size=32), torch.randn(500, 4)
+    greedy = _distance(quantizer, rows, quantizer.encode(rows))
+    searched = _distance(quantizer, rows, quantizer.encode(rows, beam=beam))
+    assert searched.mean() < greedy.mean()
+
+
+def test_rows_are_searched_apart_from_each_other():
+    quantizer, rows = _filled(size=16), torch.randn(1500, 4)  # more than are searched at once
+    codes = quantizer.encode(rows, beam=3)
+    assert codes.shape == (3, 1500)
+    assert torch.equal(codes[:, 1100:], quantizer.encode(rows[1100:], beam=3))

@@ -1,5 +1,6 @@
 """Fitting and comparing all tokenizers: cached, resumable, and honest about who wins."""
 
+import fcntl
 import json
 
 import numpy as np
@@ -34,16 +35,33 @@ action:
   - {{component: gripper, kind: gripper_position, names: [gripper]}}
 tokenizer_groups: [[arm], [gripper]]
 """
+SLOTS, GRID = {'slots_per_group': [2, 1]}, {'patch_length': 4, 'time_slots': 2}
 VALUES = {
-    'data': {
-        'small': {'slots_per_group': [2, 1], 'patch_length': 4, 'time_slots': 2},
-        'wide': {'slots_per_group': [2, 1], 'patch_length': 4, 'time_slots': 2},
-    },
+    'data': {'small': SLOTS | GRID, 'wide': SLOTS | GRID},
     'training': {'steps': 30, 'batch_size': 16, 'initial_chunks': 64, 'save_every': 15},
-    'faster': {'width': 16, 'depth': 1, 'heads': 2, 'latent_dim': 8, 'codebook_size': 16},
+    'faster': {
+        'width': 16,
+        'depth': 1,
+        'heads': 2,
+        'latent_dim': 8,
+        'codebook_size': 16,
+        'linear_path': 'pca',
+        'encode_beam': 2,
+    },
     'rivals': {
         'minivla': {'width': 16, 'latent_dim': 8, 'codebook_size': 16},
         'vqvla': {'width': 16, 'latent_dim': 8, 'codebook_size': 16},
+    },
+    'training_of': {'faster': {'continuous': 0.0}},
+    'learning_rates': [0.001, 0.0001],
+    'trial_steps': 5,
+    'joint': {
+        'both': {'data': {'small': SLOTS, 'wide': SLOTS}, 'model': GRID},
+        'one': {
+            'data': {'small': SLOTS},
+            'model': {**GRID, 'layout': 'by_kind', 'slot_width': 2},
+            'strangers': {'wide': SLOTS},
+        },
     },
     'points': {'one level': {'num_levels': 1, 'only': ['small']}},
     'ablations': {'cnn': {'encoder': 'cnn', 'only': ['small']}},
@@ -120,7 +138,18 @@ def test_learned_tokenizers_get_the_same_training():
 
 def test_points_and_ablations_are_only_for_the_sets_they_name():
     extra = [(e.kind, e.label, e.data) for e in plan(_config()) if e.name == 'faster' and e.label]
-    assert extra == [('point', 'one level', ('small',)), ('ablation', 'cnn', ('small',))]
+    assert extra == [
+        ('point', 'one level', ('small',)),
+        ('joint', 'both', ('small', 'wide')),
+        ('joint', 'one', ('small',)),
+        ('ablation', 'cnn', ('small',)),
+    ]
+
+
+def test_headlines_of_all_learned_tokenizers_try_the_same_learning_rates():
+    for entry in plan(_config()):
+        tried = entry.learned and entry.kind == 'headline'
+        assert entry.learning_rates == ((0.001, 0.0001) if tried else ())
 
 
 def test_the_key_of_an_entry_follows_data_and_configuration():
@@ -139,6 +168,8 @@ def test_the_key_of_an_entry_follows_data_and_configuration():
     [
         ({'data': {}}, 'data: expected at least one motion set'),
         ({'rivals': {'vae': {}}}, r"rivals: expected minivla, vqvla, found \['vae'\]"),
+        ({'training_of': {'fast': {}}}, r"training_of: expected of .* found \['fast'\]"),
+        ({'joint': {'a': {}}}, r'joint.a: expected data and, if wanted, model and strangers'),
         ({'points': {'a': {'only': ['moon']}}}, r"points.a.only: unknown data \['moon'\]"),
     ],
 )
@@ -156,11 +187,12 @@ def test_the_shipped_study_is_one_that_can_be_planned():
     path = paths.share_dir() / 'config' / 'study' / 'small.yaml'
     config = from_mapping(StudyConfig, yaml.safe_load(path.read_text()), source=str(path))
     for entry in plan(config):
-        if entry.learned:
+        for data in entry.data if entry.learned else ():
             training = from_mapping(TokenizerTrainConfig, entry.fields, source=entry.title)
-            embodiment = Embodiment.load(paths.embodiment_file(ROBOT[entry.data[0]]))
+            embodiment = Embodiment.load(paths.embodiment_file(ROBOT[data]))
             cls = TOKENIZERS[training.tokenizer].config_class
-            assert cls.from_embodiment(embodiment, **training.model).num_tokens > 0
+            fields = training.model | training.robots.get(data, {})
+            assert cls.from_embodiment(embodiment, **fields).num_tokens > 0
 
 
 ROBOT = {'metaworld': 'metaworld', 'aloha': 'aloha', 'g1': 'g1_inspire', 'r1_lite': 'r1_lite'}
@@ -185,7 +217,29 @@ def test_what_is_fitted_is_not_fitted_again(study, monkeypatch):
     monkeypatch.setattr(study, '_train', None)
     monkeypatch.setattr(study, '_fit', None)
     for entry in study.entries:
-        study.fit(entry)
+        assert study.fit(entry) is False
+
+
+def test_what_another_process_has_begun_is_left_to_it(tmp_path, data):
+    other = Study(_config(), data, tmp_path)
+    entry = next(e for e in other.entries if e.name == 'bins')
+    other.folder(entry).mkdir(parents=True)
+    with (other.folder(entry) / 'lock').open('w') as lock:
+        fcntl.flock(lock, fcntl.LOCK_EX)
+        assert other.fit(entry) is False
+        assert not other.is_fitted(entry)
+    assert other.fit(entry) is True
+    assert other.is_fitted(entry)
+
+
+def test_the_best_learning_rate_of_the_trials_is_taken(study):
+    for entry in study.entries:
+        if entry.learned and entry.kind == 'headline':
+            cost = study.cost(entry)
+            assert set(cost['trials']) == {'0.001', '0.0001'}
+            assert cost['trials'][f'{cost["learning_rate"]:g}'] == max(cost['trials'].values())
+            config = json.loads((study.folder(entry) / 'run' / 'config.json').read_text())
+            assert config['learning_rate'] == cost['learning_rate']
 
 
 def test_an_interrupted_training_goes_on_where_it_was(tmp_path, data, study):
@@ -247,7 +301,19 @@ def test_a_curve_has_a_point_per_scale_and_per_level(report):
         'one level 1 levels',
     ]
     assert small['faster'][0]['tokens'] * 3 == small['faster'][2]['tokens']
-    assert set(report['ablations']) == {'small'}
+    assert set(report['ablations']['small']) == {'faster', 'greedy encoding', 'cnn'}
+    assert set(report['ablations']['wide']) == {'faster', 'greedy encoding'}
+
+
+def test_one_model_over_several_sets_pools_its_codes(study, report):
+    both, one = report['joint']['both'], report['joint']['one']
+    chunks = sum(len(study.motions(d).chunks('held_out')) for d in ('small', 'wide'))
+    assert both['codes']['tokens_per_level'] == chunks * 2 * 3  # 2 time slots, 3 action slots
+    assert [len(r['codes']['levels']) for r in (both, one)] == [3, 3]
+    assert set(both['held_out']) == {'small', 'wide'}
+    assert set(one['strangers']) == {'wide'}
+    assert set(one['held_out_tasks']) == {'small'}
+    assert 0 < one['strangers']['wide']['l1'] < 2
 
 
 def test_what_is_not_fitted_is_named(tmp_path, data):
@@ -260,7 +326,8 @@ def test_the_table_names_all_and_says_no_where_it_lost(report):
     text = tables(report)
     for name in ('**faster**', 'fast_universal', 'bspline', 'ablation'):
         assert name in text
-    assert text.count('### ') == 2
+    assert text.count('### ') == 3
+    assert '| one | small | wide, a robot not trained on |' in text
     assert '**no**' in text  # bins at full resolution win against thirty steps of training
 
 

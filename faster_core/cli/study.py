@@ -6,7 +6,9 @@ import json
 
 def add_parsers(commands: argparse._SubParsersAction) -> None:
     """Add both commands to those of `tokenizer`."""
-    fit = commands.add_parser('fit-all', help='fit every tokenizer on every data set; resumes')
+    fit = commands.add_parser(
+        'fit-all', help='fit every tokenizer on every data set; resumes; several may run at once'
+    )
     _add_common(fit)
     fit.add_argument('--max-minutes', type=float, default=None, help='start nothing new after')
     fit.set_defaults(run=_fit_all)
@@ -56,8 +58,8 @@ def _fit_all(args: argparse.Namespace) -> int:
                     bar.set_postfix_str(f'{title} {step}/{steps}')
 
             bar.set_postfix_str(entry.title)
-            study.fit(entry, show)
-            fitted.append(entry.title)
+            if study.fit(entry, show):
+                fitted.append(entry.title)
             bar.update()
     missing = [e.title for e in study.entries if not study.is_fitted(e)]
     summary = {

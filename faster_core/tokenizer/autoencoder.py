@@ -12,6 +12,7 @@ from torch.nn import functional as F
 from faster_core.embodiment import Kind
 from faster_core.errors import ConfigError
 from faster_core.tokenizer.config import FasterVQConfig
+from faster_core.tokenizer.linear_path import LinearPath
 from faster_core.tokenizer.patchify import Patchifier
 
 
@@ -187,6 +188,14 @@ class Autoencoder(nn.Module):
             self.from_latent = nn.Linear(config.latent_dim, width)
             self.decoder = nn.Sequential(*[block() for _ in range(config.depth)], *up)
         self.to_patches = nn.Sequential(nn.LayerNorm(width), nn.Linear(width, size))
+        self.linear = None
+        if config.linear_path == 'pca':
+            maps = shared.linear if shared is not None and self.by_kind else None
+            self.linear = LinearPath(config, maps)
+            # At the start the network adds nothing to the linear path.
+            for last in [self.to_patches] if shared else [self.to_patches, self.to_latent]:
+                nn.init.zeros_(last[-1].weight)
+                nn.init.zeros_(last[-1].bias)
         if shared is not None:
             for name in SHARED_BY_KIND if self.by_kind else SHARED:
                 setattr(self, name, getattr(shared, name))
@@ -197,7 +206,8 @@ class Autoencoder(nn.Module):
         x = self.embed(patches) + self._cells('encoder', patches.shape[1])
         if self.mix is not None:
             x = self.mix(x)
-        return self.to_latent(self.encoder(x))
+        latents = self.to_latent(self.encoder(x))
+        return latents if self.linear is None else latents + self.linear.encode(actions)
 
     def decode(self, latents: torch.Tensor) -> torch.Tensor:
         """Return chunks [B, H, D]."""
@@ -205,7 +215,8 @@ class Autoencoder(nn.Module):
         x = self.decoder(self.from_latent(latents) + cells)
         if self.unmix is not None:
             x = self.unmix(x) + self.patch_positions
-        return self.patchifier.join(self.to_patches(x))
+        actions = self.patchifier.join(self.to_patches(x))
+        return actions if self.linear is None else actions + self.linear.decode(latents)
 
     def _cells(self, side: str, steps: int) -> torch.Tensor:
         """Return what tells the cells [steps, slots, W] of encoder or decoder apart."""

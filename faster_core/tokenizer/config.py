@@ -13,6 +13,7 @@ from faster_core.errors import ConfigError
 ENCODERS = ('taae', 'transformer', 'cnn')
 SLOT_MAPS = ('split', 'mixed')
 LAYOUTS = ('own', 'by_kind')
+LINEAR_PATHS = ('none', 'pca')
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
@@ -24,6 +25,8 @@ class FasterVQConfig:
         group_sizes: dimensions of every action group; their sum is D.
         slots_per_group: action slots each group is split into as evenly as possible (ours);
             their sum is C_a.
+        slot_columns: in place of `slots_per_group`, the dimensions of every action slot: for
+            slots across groups (ours).
         patch_length: rows per patch h.
         time_slots: C_h.
         strides: of the convolutions along time; `patch_length * time_slots *` their product is
@@ -42,6 +45,9 @@ class FasterVQConfig:
             of one robot; 'by_kind' adds up vectors for the kind of a slot (`slot_kinds`), its
             place among those of its kind, and time. Nothing then belongs to one robot, so that a
             robot never trained on can be encoded (`FasterVQ.for_robot`).
+        linear_path: 'pca' adds a linear map from chunk to latents and one back to what the network
+            makes; they start as principal components of the training data, the network at zero
+            (ours; `linear_path.py`). 'none' leaves all to the network, as the paper.
         slot_kinds: with 'by_kind' the `Kind` of every group.
         slot_width: with 'by_kind' the width all slots of all robots are padded to.
         velocity_dims: columns that are zero while a robot rests; the others hold.
@@ -50,13 +56,16 @@ class FasterVQConfig:
             'state', the measured ones at the observation (ours; `faster_core/data/reference.py`).
             Whoever encodes subtracts it, whoever decodes adds it.
         kmeans_iterations: rounds of k-means when the first batch fills the codebooks (ours).
+        encode_beam: hypotheses kept from level to level when a chunk is encoded; 1 takes the
+            nearest vector level by level (ours). Decoding is the same for all.
         dead_code_threshold: a code is placed anew if it is used less often than this share of
             what even use of all codes would be (ours).
     """
 
     horizon: int
     group_sizes: tuple[int, ...]
-    slots_per_group: tuple[int, ...]
+    slots_per_group: tuple[int, ...] = ()
+    slot_columns: tuple[tuple[int, ...], ...] | None = None
     patch_length: int = 4
     time_slots: int = 2
     strides: tuple[int, ...] | None = None
@@ -70,11 +79,13 @@ class FasterVQConfig:
     slot_map: str = 'split'
     latent_slots: int | None = None
     layout: str = 'own'
+    linear_path: str = 'none'
     slot_kinds: tuple[int, ...] = ()
     slot_width: int | None = None
     velocity_dims: tuple[int, ...] = ()
     ema_decay: float = 0.99
     kmeans_iterations: int = 10
+    encode_beam: int = 1
     dead_code_threshold: float = 0.05
     reference: str = ABSOLUTE
 
@@ -83,16 +94,9 @@ class FasterVQConfig:
         object.__setattr__(self, 'group_sizes', tuple(self.group_sizes))
         object.__setattr__(self, 'slots_per_group', tuple(self.slots_per_group))
         object.__setattr__(self, 'velocity_dims', tuple(self.velocity_dims))
-        if len(self.slots_per_group) != len(self.group_sizes) or any(
-            not 1 <= slots <= size
-            for slots, size in zip(self.slots_per_group, self.group_sizes, strict=False)
-        ):
-            raise ConfigError(
-                f'slots_per_group {list(self.slots_per_group)}: expected one number per group, '
-                f'from 1 to its size in {list(self.group_sizes)}'
-            )
+        self._check_slots()
         counts = ('horizon', 'patch_length', 'time_slots', 'width', 'depth', 'heads', 'latent_dim')
-        for name in (*counts, 'num_levels', 'codebook_size'):
+        for name in (*counts, 'num_levels', 'codebook_size', 'encode_beam'):
             if getattr(self, name) < 1:
                 raise ConfigError(f'{name}: expected at least 1, found {getattr(self, name)}')
         if self.codebook_size < 2:
@@ -102,6 +106,7 @@ class FasterVQConfig:
             'encoder': ENCODERS,
             'slot_map': SLOT_MAPS,
             'layout': LAYOUTS,
+            'linear_path': LINEAR_PATHS,
         }
         for name, known in choices.items():
             if getattr(self, name) not in known:
@@ -121,14 +126,36 @@ class FasterVQConfig:
         if self.width % self.heads:
             raise ConfigError(f'width {self.width} is not a multiple of heads {self.heads}')
 
+    def _check_slots(self) -> None:
+        if self.slot_columns is not None:
+            slots = tuple(tuple(int(c) for c in columns) for columns in self.slot_columns)
+            object.__setattr__(self, 'slot_columns', slots)
+            named = sorted(column for columns in slots for column in columns)
+            if named != list(range(self.action_dim)) or () in slots or self.slots_per_group:
+                raise ConfigError(
+                    f'slot_columns {[list(c) for c in slots]}: expected each of '
+                    f'0..{self.action_dim - 1} once, and no slots_per_group'
+                )
+        elif len(self.slots_per_group) != len(self.group_sizes) or any(
+            not 1 <= slots <= size
+            for slots, size in zip(self.slots_per_group, self.group_sizes, strict=False)
+        ):
+            raise ConfigError(
+                f'slots_per_group {list(self.slots_per_group)}: expected one number per group, '
+                f'from 1 to its size in {list(self.group_sizes)}'
+            )
+
     def _check_layout(self) -> None:
         object.__setattr__(self, 'slot_kinds', tuple(int(k) for k in self.slot_kinds))
         if self.layout == 'own':
             if self.slot_kinds or self.slot_width is not None:
                 raise ConfigError('slot_kinds and slot_width are for layout by_kind')
             return
-        if self.slot_map != 'split':
-            raise ConfigError(f'layout by_kind: expected slot_map split, found {self.slot_map}')
+        if self.slot_map != 'split' or self.slot_columns is not None:
+            raise ConfigError(
+                f'layout by_kind: expected slot_map split and slots_per_group, found '
+                f'{self.slot_map}, {self.slot_columns}'
+            )
         known = {int(k) for k in Kind}
         if len(self.slot_kinds) != len(self.group_sizes) or not set(self.slot_kinds) <= known:
             raise ConfigError(
@@ -174,18 +201,27 @@ class FasterVQConfig:
         return sum(self.group_sizes)
 
     @property
-    def slot_sizes(self) -> tuple[int, ...]:
+    def columns(self) -> tuple[tuple[int, ...], ...]:
         """Dimensions of every action slot, in order."""
-        sizes = []
-        for size, slots in zip(self.group_sizes, self.slots_per_group, strict=True):
-            small, larger = divmod(size, slots)
-            sizes += [small + 1] * larger + [small] * (slots - larger)
-        return tuple(sizes)
+        if self.slot_columns is not None:
+            return self.slot_columns
+        slots, start = [], 0
+        for size, count in zip(self.group_sizes, self.slots_per_group, strict=True):
+            small, larger = divmod(size, count)
+            for length in [small + 1] * larger + [small] * (count - larger):
+                slots.append(tuple(range(start, start + length)))
+                start += length
+        return tuple(slots)
+
+    @property
+    def slot_sizes(self) -> tuple[int, ...]:
+        """Number of dimensions of every action slot, in order."""
+        return tuple(map(len, self.columns))
 
     @property
     def latent_shape(self) -> tuple[int, int]:
         """(C_h, C_a)."""
-        return self.time_slots, self.latent_slots or sum(self.slots_per_group)
+        return self.time_slots, self.latent_slots or len(self.columns)
 
     @property
     def num_tokens(self) -> int:

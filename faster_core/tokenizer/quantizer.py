@@ -14,6 +14,9 @@ from torch.nn import functional as F
 
 from faster_core.training import processes
 
+# Rows searched at once when encoding: bounds the memory of distances [rows, beam, K].
+SEARCH_ROWS = 1024
+
 
 class Codebook(nn.Module):
     """K vectors, updated by exponential moving averages of what they were chosen for.
@@ -140,6 +143,39 @@ class ResidualQuantizer(nn.Module):
         quantised = flat + (quantised - flat).detach()
         codes = torch.stack(codes).view(-1, *z.shape[:-1])
         return quantised.view_as(z), codes, commitment / len(codes)
+
+    @torch.no_grad()
+    def encode(self, z: torch.Tensor, *, beam: int = 1) -> torch.Tensor:
+        """Return codes int64 [levels, ...] of latents [..., d_z].
+
+        Args:
+            z: latents.
+            beam: so many of the best prefixes are kept from level to level; 1 is what `forward`
+                does. A prefix that is not the nearest may leave over what later levels fit better
+                (Babenko and Lempitsky 2014, additive quantisation).
+        """
+        flat = z.flatten(0, -2).float()
+        parts = [self._search(rows, beam) for rows in flat.split(SEARCH_ROWS)]
+        return torch.cat(parts, dim=1).view(-1, *z.shape[:-1])
+
+    def _search(self, rows: torch.Tensor, beam: int) -> torch.Tensor:
+        """Return codes [levels, M] of rows [M, d]."""
+        left = rows[:, None]  # [M, prefixes, d]: what each prefix leaves over
+        codes = torch.empty(0, len(rows), 1, dtype=torch.int64, device=rows.device)
+        for level in self.levels:
+            size = len(level.vectors)
+            # Squared distance less |left|^2, which tells prefixes apart but not codes.
+            distance = level.vectors.square().sum(1) - 2.0 * left @ level.vectors.T
+            if left.shape[1] > 1:
+                distance = distance + left.square().sum(-1, keepdim=True)
+            last = level is self.levels[-1]
+            keep = 1 if last else min(beam, left.shape[1] * size)
+            best = distance.flatten(1).topk(keep, dim=1, largest=False).indices
+            prefix, code = best // size, best % size
+            codes = torch.cat([codes.gather(2, prefix.expand(len(codes), -1, -1)), code[None]])
+            left = left.gather(1, prefix[..., None].expand(-1, -1, left.shape[2]))
+            left = left - F.embedding(code, level.vectors)
+        return codes[..., 0]
 
     @torch.no_grad()
     def fill(self, z: torch.Tensor) -> None:

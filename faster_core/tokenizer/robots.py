@@ -17,12 +17,16 @@ from faster_core.data.sources import r1_lite
 from faster_core.errors import ConfigError
 from faster_core.tokenizer.config import FasterVQConfig
 from faster_core.tokenizer.faster_vq import FasterVQ
+from faster_core.tokenizer.linear_path import LinearPath
 from faster_core.tokenizer.loss import dct_matrix
 from faster_core.tokenizer.normalizer import ActionNormalizer
 from faster_core.tokenizer.presets import PRESETS
 from faster_core.tokenizer.registry import TOKENIZERS
 from faster_core.tokenizer.rvq import RvqTokenizer
 from faster_core.tokenizer.train_config import TokenizerTrainConfig
+
+# Chunks of a robot whose principal components are taken: neighbours say almost the same.
+LINEAR_PATH_CHUNKS = 8_000
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True, eq=False)
@@ -104,6 +108,18 @@ def _make_robot(
     )
 
 
+def fit_linear_paths(robots: Sequence[Robot]) -> None:
+    """Start every linear path from the training chunks of the robots that share it."""
+    paths: dict[torch.nn.Module, tuple[LinearPath, list[torch.Tensor]]] = {}
+    for robot in robots:
+        path = getattr(robot.tokenizer.model.autoencoder, 'linear', None)
+        if path is not None:
+            chunks = robot.training[:: -(-len(robot.training) // LINEAR_PATH_CHUNKS)]
+            paths.setdefault(path.to_latent, (path, []))[1].append(path.windows(chunks))
+    for path, parts in paths.values():
+        path.fit(parts)
+
+
 def model_config_of(config: TokenizerTrainConfig, data: MotionSet) -> Any:
     """Return the tokenizer's configuration for one data set."""
     fields = dict(PRESETS[config.preset].fields) if config.preset else {}
@@ -114,7 +130,7 @@ def model_config_of(config: TokenizerTrainConfig, data: MotionSet) -> Any:
         raise ConfigError(
             f'model: unknown keys {", ".join(sorted(unknown))}; known: {", ".join(sorted(known))}'
         )
-    if cls is FasterVQConfig and 'slots_per_group' not in fields:
+    if cls is FasterVQConfig and not {'slots_per_group', 'slot_columns'} & set(fields):
         raise ConfigError(f'model: missing slots_per_group for {data.name}')
     return from_mapping(
         cls, dataclasses.asdict(cls.from_embodiment(data.embodiment, **fields)), source='model'
@@ -123,7 +139,7 @@ def model_config_of(config: TokenizerTrainConfig, data: MotionSet) -> Any:
 
 def _check_shared(first: FasterVQConfig, other: FasterVQConfig, name: str) -> None:
     fields = ('width', 'depth', 'heads', 'encoder', 'latent_dim', 'num_levels', 'codebook_size')
-    fields += ('strides', 'layout')
+    fields += ('strides', 'layout', 'linear_path')
     if first.layout == 'by_kind':
         fields += ('patch_length', 'slot_width')
     for field in fields:

@@ -119,7 +119,8 @@ class RvqTokenizer(ActionTokenizer):
     def _encode(self, normal: np.ndarray) -> np.ndarray:
         """Return int64 [B, N_c, C_h, C_a]."""
         latents = self.model.autoencoder.encode(torch.from_numpy(normal).to(self._device))
-        return self.model.quantizer(latents)[1].transpose(0, 1).cpu().numpy()
+        codes = self.model.quantizer.encode(latents, beam=self.config.encode_beam)
+        return codes.transpose(0, 1).cpu().numpy()
 
     def decode(self, codes: Any, num_levels: int | None = None) -> Any:
         """Decode codes to physical chunks; every code tensor in range decodes.

@@ -10,6 +10,7 @@ from collections.abc import Iterator, Mapping, Sequence
 import dataclasses
 import pathlib
 import time
+from typing import Any
 
 from accelerate import Accelerator, DistributedDataParallelKwargs
 import numpy as np
@@ -20,7 +21,7 @@ from faster_core.tokenizer import metrics
 from faster_core.tokenizer.evaluate import code_counts, reconstruct
 from faster_core.tokenizer.loss import reconstruction_loss
 from faster_core.tokenizer.plots import plot_code_use
-from faster_core.tokenizer.robots import load_data, make_robots, Robot
+from faster_core.tokenizer.robots import fit_linear_paths, load_data, make_robots, Robot
 from faster_core.tokenizer.train_config import PRECISIONS, TokenizerTrainConfig
 from faster_core.training.ema import WeightAverage
 from faster_core.training.run_folder import (
@@ -31,6 +32,9 @@ from faster_core.training.run_folder import (
     unpack,
 )
 from faster_core.training.schedules import cosine_schedule
+
+# Latents that the first k-means sees at most: 64 for each of 1024 codes.
+INITIAL_ROWS = 65_536
 
 
 def train(
@@ -58,10 +62,11 @@ def train(
     run = RunFolder(out, dataclasses.asdict(config))
     torch.manual_seed(config.seed)
     robots = make_robots(config, [load_data(path) for path in data], accelerator)
+    fit_linear_paths(robots)
     trainee = _Trainee(config, robots).to(accelerator.device)
     average = WeightAverage(trainee, config.ema_decay)
     optimizer = torch.optim.AdamW(
-        trainee.parameters(),
+        _parameter_groups(trainee, config),
         lr=config.learning_rate,
         weight_decay=config.weight_decay,
         betas=(0.9, 0.95),
@@ -82,7 +87,7 @@ def train(
             average.take_over(trainee, '.quantizer.')
         wrapped.train()
         for group in optimizer.param_groups:
-            group['lr'] = cosine_schedule(
+            group['lr'] = group['share'] * cosine_schedule(
                 step / config.steps, warmup=config.warmup, peak=config.learning_rate
             )
         draw = np.random.default_rng([config.seed, step])
@@ -181,7 +186,21 @@ class _Trainee(nn.Module):
             parts = [encode(part.to(robot.basis.device)) for part in chunks.split(512)]
             latents.append(torch.cat(parts).flatten(0, -2))
         torch.manual_seed(config.seed)
-        self._robots[0].tokenizer.model.quantizer.fill(torch.cat(latents))
+        rows = torch.cat(latents)
+        if len(rows) > INITIAL_ROWS:
+            rows = rows[torch.randperm(len(rows), device=rows.device)[:INITIAL_ROWS]]
+        self._robots[0].tokenizer.model.quantizer.fill(rows)
+
+
+def _parameter_groups(trainee: nn.Module, config: TokenizerTrainConfig) -> list[dict[str, Any]]:
+    """Return the network's parameters and, if there is one, those of the linear path."""
+    network, linear = [], []
+    for name, parameter in trainee.named_parameters():
+        (linear if '.linear.' in name else network).append(parameter)
+    groups = [{'params': network, 'share': 1.0}]
+    if linear:
+        groups.append({'params': linear, 'share': config.linear_rate, 'weight_decay': 0.0})
+    return groups
 
 
 def _share(batch: torch.Tensor, accelerator: Accelerator) -> torch.Tensor:

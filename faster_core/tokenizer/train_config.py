@@ -30,6 +30,8 @@ class TokenizerTrainConfig:
         weights: name of a data set -> its share of every batch; equal if left out.
         steps, batch_size, learning_rate, weight_decay, warmup, clip: AdamW with a cosine;
             `warmup` is a share of the steps; `batch_size` is that of all processes together.
+        linear_rate: learning rate of the linear path (`FasterVQConfig.linear_path`), as a share of
+            `learning_rate` (ours): it starts where it is good already.
         time, dct, commitment: weights of the three losses.
         dct_axis: 'time', or 'time_and_action' for a two-dimensional transform.
         precision: 'float32' or 'bfloat16' (quantiser and losses stay in float32).
@@ -56,6 +58,7 @@ class TokenizerTrainConfig:
     weight_decay: float = 0.01
     warmup: float = 0.05
     clip: float = 1.0
+    linear_rate: float = 0.1
     time: float = 1.0
     dct: float = 1.0
     commitment: float = 0.25

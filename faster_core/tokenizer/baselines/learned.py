@@ -21,7 +21,7 @@ class LearnedConfig:
         latent_dim: width of the codebooks.
         num_levels: levels of the residual quantiser.
         codebook_size: K.
-        ema_decay, kmeans_iterations, dead_code_threshold: as in `FasterVQConfig`.
+        ema_decay, kmeans_iterations, encode_beam, dead_code_threshold: as in `FasterVQConfig`.
         reference: as in `FasterVQConfig`.
     """
 
@@ -35,6 +35,7 @@ class LearnedConfig:
     codebook_size: int = 256
     ema_decay: float = 0.99
     kmeans_iterations: int = 10
+    encode_beam: int = 1
     dead_code_threshold: float = 0.05
     reference: str = ABSOLUTE
 
@@ -42,6 +43,7 @@ class LearnedConfig:
         """Refuse numbers below one (ConfigError)."""
         object.__setattr__(self, 'velocity_dims', tuple(self.velocity_dims))
         names = ('horizon', 'action_dim', 'width', 'depth', 'latent_dim', 'num_levels')
+        names += ('encode_beam',)
         for name in names:
             if getattr(self, name) < 1:
                 raise ConfigError(f'{name}: expected at least 1, found {getattr(self, name)}')

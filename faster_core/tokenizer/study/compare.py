@@ -3,15 +3,17 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
+import dataclasses
 from typing import Any
 
 import numpy as np
 
-from faster_core.data.motions import HELD_OUT, HELD_OUT_TASK
+from faster_core.data.motions import HELD_OUT, HELD_OUT_TASK, TRAIN
 from faster_core.provenance import git_commit
 from faster_core.tokenizer import metrics
 from faster_core.tokenizer.evaluate import code_counts, evaluate, reconstruct
 from faster_core.tokenizer.interface import ActionTokenizer
+from faster_core.tokenizer.normalizer import ActionNormalizer
 from faster_core.tokenizer.rvq import RvqTokenizer
 from faster_core.tokenizer.study import curves
 from faster_core.tokenizer.study.fit_all import Study
@@ -19,8 +21,6 @@ from faster_core.tokenizer.study.plan import Entry, FASTER
 
 # Chunks per evaluation: enough for three digits, few enough for the whole report in minutes.
 HEADLINE_CHUNKS, POINT_CHUNKS = 4000, 2000
-# Data sets whose codes are pooled for the statistics of code use.
-POOLED = ('metaworld', 'g1')
 
 
 def compare(
@@ -32,8 +32,9 @@ def compare(
         'datasets': set -> tokenizer -> everything `evaluate` measures (headline points, held-out
         episodes); 'held_out_tasks': the same, short, on tasks never trained on; 'curves': set ->
         tokenizer -> operating points; 'against': set -> rival -> comparison at equal tokens;
-        'ablations': set -> label -> short report; 'pooled_codes': per level; 'missing': titles of
-        what is not fitted yet.
+        'ablations': set -> label -> short report; 'joint': label -> one model over several sets:
+        'held_out', 'held_out_tasks' and 'strangers' (set -> short report) and 'codes' per level;
+        'missing': titles of what is not fitted yet.
     """
     report: dict[str, Any] = {
         'git_sha': git_commit(),
@@ -41,25 +42,30 @@ def compare(
         'held_out_tasks': {},
         'curves': {name: {} for name in study.config.data},
         'ablations': {},
+        'joint': {},
         'missing': [],
     }
-    counts: dict[str, np.ndarray] = {}
     for entry in study.entries:
         if on_entry is not None:
             on_entry(entry)
         if not study.is_fitted(entry):
             report['missing'].append(entry.title)
             continue
+        if entry.kind == 'joint':
+            report['joint'][entry.label] = _joint(study, entry)
+            continue
         for data in entry.data:
             tokenizer = study.load(entry, data)
+            short = _short(study, tokenizer, data)
+            ablations = report['ablations'].setdefault(data, {})
             if entry.kind == 'headline':
                 report['datasets'][data][entry.name] = _headline(study, entry, tokenizer, data)
                 _held_out_task(study, entry, tokenizer, data, report)
-                if entry.name == FASTER and data in POOLED:
-                    counts[data] = _counts(study, tokenizer, data)
-            short = _short(study, tokenizer, data)
+                if entry.name == FASTER:
+                    ablations[FASTER] = short[-1]
+                    ablations['greedy encoding'] = _short(study, _greedy(tokenizer), data)[-1]
             if entry.kind == 'ablation':
-                report['ablations'].setdefault(data, {})[entry.label] = short[-1]
+                ablations[entry.label] = short[-1]
             else:
                 points = report['curves'][data].setdefault(entry.name, [])
                 points += [{**s, 'label': f'{entry.label} {s["label"]}'.strip()} for s in short]
@@ -70,7 +76,6 @@ def compare(
         for data, by_name in report['curves'].items()
         if FASTER in by_name
     }
-    report['pooled_codes'] = _pooled(counts)
     return report
 
 
@@ -123,26 +128,40 @@ def _errors(
     }
 
 
-def _counts(study: Study, tokenizer: ActionTokenizer, data: str) -> np.ndarray:
-    chunks = study.motions(data).chunks(HELD_OUT)
-    return code_counts(tokenizer, reconstruct(tokenizer, chunks).tokens)
+def _greedy(tokenizer: ActionTokenizer) -> ActionTokenizer:
+    """Return the same tokenizer, encoding level by level."""
+    config = dataclasses.replace(tokenizer.config, encode_beam=1)
+    return type(tokenizer)(config, tokenizer.normalizer, tokenizer.model)
 
 
-def _pooled(counts: dict[str, np.ndarray]) -> dict[str, Any]:
-    """Return per level the statistics of codes, one set after the other and their mean.
-
-    Each data set has codebooks of its own, so the sets' figures are weighted by their tokens.
-    """
-    if not counts:
-        return {}
-    weights = np.array([c.sum() for c in counts.values()], dtype=float)
-    levels = []
-    for level in range(min(len(c) for c in counts.values())):
-        rows = [metrics.code_statistics(c[level]) for c in counts.values()]
-        levels.append(
-            {k: float(np.average([r[k] for r in rows], weights=weights)) for k in rows[0]}
+def _joint(study: Study, entry: Entry) -> dict[str, Any]:
+    """Return what one model does on each of its sets, and on those it was not trained on."""
+    result: dict[str, Any] = {'data': list(entry.data), **study.cost(entry)}
+    result |= {'held_out': {}, 'held_out_tasks': {}, 'strangers': {}}
+    counts = []
+    for data in entry.data:
+        tokenizer, motions = study.load(entry, data), study.motions(data)
+        held_out = motions.chunks(HELD_OUT)
+        result['held_out'][data] = _short(study, tokenizer, data)[-1]
+        if HELD_OUT_TASK in motions.splits:
+            chunks = _thinned(motions.chunks(HELD_OUT_TASK), POINT_CHUNKS)
+            result['held_out_tasks'][data] = _reconstruction(tokenizer, chunks)
+        counts.append(code_counts(tokenizer, reconstruct(tokenizer, held_out).tokens))
+    for data, fields in entry.strangers.items():
+        motions = study.motions(data)
+        normalizer = ActionNormalizer.fit(motions.chunks(TRAIN), motions.embodiment)
+        stranger = study.load(entry, entry.data[0]).for_robot(
+            motions.embodiment, normalizer, **fields
         )
-    return {'tokens': int(weights.sum()), 'sets': list(counts), 'levels': levels}
+        chunks = _thinned(motions.chunks(HELD_OUT), POINT_CHUNKS)
+        result['strangers'][data] = _reconstruction(stranger, chunks)
+    # One codebook per level for all sets, so its uses add up.
+    pooled = np.sum(counts, axis=0)
+    result['codes'] = {
+        'tokens_per_level': int(pooled[0].sum()),
+        'levels': [metrics.code_statistics(row) for row in pooled],
+    }
+    return result
 
 
 def _point(values: dict[str, Any]) -> curves.Point:

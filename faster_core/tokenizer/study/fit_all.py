@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping
+import dataclasses
+import fcntl
 import json
 import pathlib
 import shutil
@@ -42,7 +44,7 @@ class Study:
         self._data, self.cache = pathlib.Path(data), pathlib.Path(cache)
         self._sets: dict[str, MotionSet] = {}
         self._fingerprints = {}
-        for name in config.data:
+        for name in dict.fromkeys(d for e in self.entries for d in (*e.data, *e.strangers)):
             path = self._data / name / 'dataset.json'
             if not path.exists():
                 raise ConfigError(
@@ -67,23 +69,39 @@ class Study:
     def load(self, entry: Entry, data: str) -> ActionTokenizer:
         """Return the fitted tokenizer of an entry for one of its motion sets."""
         folder = self.folder(entry) / 'tokenizer'
-        return load_tokenizer(folder / data if len(entry.data) > 1 else folder)
+        return load_tokenizer(folder / data if entry.joint else folder)
 
     def cost(self, entry: Entry) -> dict[str, Any]:
         """Return 'seconds' of the fit and, of learned ones, 'steps'."""
         return json.loads((self.folder(entry) / 'fit.json').read_text())
 
-    def fit(self, entry: Entry, on_step: Callable[[int, int], None] | None = None) -> None:
+    def fit(self, entry: Entry, on_step: Callable[[int, int], None] | None = None) -> bool:
         """Fit one entry; a learned one goes on where it was interrupted.
+
+        Several processes may work on one cache: what another one has begun is left to it.
 
         Args:
             entry: of `self.entries`.
             on_step: called with the step and the number of steps.
+
+        Returns:
+            whether it was fitted now.
         """
-        if self.is_fitted(entry):
-            return
         folder = self.folder(entry)
         folder.mkdir(parents=True, exist_ok=True)
+        with (folder / 'lock').open('w') as lock:
+            try:
+                fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
+            except BlockingIOError:
+                return False
+            if self.is_fitted(entry):
+                return False
+            self._fit_now(entry, folder, on_step)
+        return True
+
+    def _fit_now(
+        self, entry: Entry, folder: pathlib.Path, on_step: Callable[[int, int], None] | None
+    ) -> None:
         start = time.perf_counter()
         cost: dict[str, Any] = {'title': entry.title}
         if entry.learned:
@@ -92,23 +110,50 @@ class Study:
             fitted = self._fit(entry)
             for name, tokenizer in fitted.items():
                 path = folder / 'tokenizer'
-                tokenizer.save_pretrained(path / name if len(fitted) > 1 else path)
+                tokenizer.save_pretrained(path / name if entry.joint else path)
             cost['seconds'] = round(time.perf_counter() - start, 2)
         write_json(folder / 'fit.json', cost)
 
     def _train(
         self, entry: Entry, folder: pathlib.Path, on_step: Callable[[int, int], None] | None
     ) -> dict[str, Any]:
+        from faster_core.training.run_folder import RunFolder
+
+        data = [self._data / name for name in entry.data]
         config = from_mapping(TokenizerTrainConfig, dict(entry.fields), source=entry.title)
-        for row in train(config, [self._data / entry.data[0]], folder / 'run'):
+        cost: dict[str, Any] = {'steps': config.steps}
+        if entry.learning_rates:
+            cost |= self._try(entry, config, data, folder)
+            config = dataclasses.replace(config, learning_rate=cost['learning_rate'])
+        for row in train(config, data, folder / 'run'):
             if on_step is not None:
                 on_step(int(row['step']), config.steps)
         shutil.copytree(folder / 'run' / 'checkpoint', folder / 'tokenizer', dirs_exist_ok=True)
-        from faster_core.training.run_folder import RunFolder
-
         state = RunFolder(folder / 'run', _config_of(folder / 'run')).load_state()
         (folder / 'run' / 'state.safetensors').unlink()
-        return {'seconds': round(state[2]['elapsed'], 1), 'steps': config.steps}
+        return {**cost, 'seconds': round(state[2]['elapsed'], 1)}
+
+    def _try(
+        self,
+        entry: Entry,
+        config: TokenizerTrainConfig,
+        data: list[pathlib.Path],
+        folder: pathlib.Path,
+    ) -> dict[str, Any]:
+        """Return the 'learning_rate' whose short training is best, and all 'trials'."""
+        trials = {}
+        for rate in entry.learning_rates:
+            short = dataclasses.replace(
+                config, learning_rate=rate, steps=entry.trial_steps, save_every=entry.trial_steps
+            )
+            run = folder / f'trial-{rate:g}'
+            for _ in train(short, data, run):
+                pass
+            lines = [json.loads(line) for line in (run / 'metrics.jsonl').open()]
+            trials[rate] = [r['held_out_vrr'] for r in lines if 'held_out_vrr' in r][-1]
+            shutil.rmtree(run)
+        best = max(trials, key=trials.__getitem__)
+        return {'learning_rate': best, 'trials': {f'{k:g}': v for k, v in trials.items()}}
 
     def _fit(self, entry: Entry) -> dict[str, ActionTokenizer]:
         if entry.name == FAST_UNIVERSAL:

@@ -14,6 +14,8 @@ FASTER, FAST, FAST_UNIVERSAL, BINS, BSPLINE = 'faster', 'fast', 'fast_universal'
 MINIVLA, VQVLA = 'minivla', 'vqvla'
 NAMES = (FASTER, FAST, FAST_UNIVERSAL, BINS, MINIVLA, VQVLA, BSPLINE)
 LEARNED = (FASTER, MINIVLA, VQVLA)
+# In the order of their fits.
+KINDS = ('headline', 'point', 'joint', 'ablation')
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
@@ -24,10 +26,16 @@ class StudyConfig:
         data: name of a motion set -> fields of `FasterVQConfig` for it (grid and groups).
         training: fields of `TokenizerTrainConfig` that all learned tokenizers share: equal steps,
             batch and trials.
+        training_of: learned tokenizer -> fields of its training that differ: how it starts.
+        learning_rates, trial_steps: every learned headline is first trained for `trial_steps`
+            with each of these; the one with the best held-out VRR is taken for all its steps.
         faster: fields of `FasterVQConfig` on every data set.
         points: label -> fields that differ from the headline, further points of FasterVQ's
             rate-distortion curve; `only` names the data sets it is for.
         ablations: label -> fields that differ, at equal steps; same form.
+        joint: label -> one model of FasterVQ over several data sets, with shared codebooks: `data`
+            (set -> fields that differ), `model` (fields of all) and `strangers` (sets it is not
+            trained on but tried on, with `layout: by_kind`).
         rivals: learned rival -> fields of its configuration.
         fast_scales: FAST's curve; the published 10 is its headline.
         fast_vocab, universal_vocab: entries of the byte-pair encoding.
@@ -37,6 +45,10 @@ class StudyConfig:
     data: dict[str, dict[str, Any]]
     training: dict[str, Any]
     faster: dict[str, Any] = dataclasses.field(default_factory=dict)
+    training_of: dict[str, dict[str, Any]] = dataclasses.field(default_factory=dict)
+    learning_rates: tuple[float, ...] = ()
+    trial_steps: int = 500
+    joint: dict[str, dict[str, Any]] = dataclasses.field(default_factory=dict)
     points: dict[str, dict[str, Any]] = dataclasses.field(default_factory=dict)
     ablations: dict[str, dict[str, Any]] = dataclasses.field(default_factory=dict)
     rivals: dict[str, dict[str, Any]] = dataclasses.field(default_factory=dict)
@@ -55,6 +67,16 @@ class StudyConfig:
             for label, values in getattr(self, field).items():
                 if unknown := set(values.get('only', ())) - set(self.data):
                     raise ConfigError(f'{field}.{label}.only: unknown data {sorted(unknown)}')
+        if unknown := set(self.training_of) - set(LEARNED):
+            raise ConfigError(f'training_of: expected of {LEARNED}, found {sorted(unknown)}')
+        for label, values in self.joint.items():
+            unknown = set(values) - {'data', 'model', 'strangers'}
+            if unknown or len(values.get('data', ())) < 1:
+                raise ConfigError(
+                    f'joint.{label}: expected data and, if wanted, model and strangers; '
+                    f'found {sorted(values)}'
+                )
+        object.__setattr__(self, 'learning_rates', tuple(self.learning_rates))
         object.__setattr__(self, 'fast_scales', tuple(self.fast_scales))
         object.__setattr__(self, 'spline_points', tuple(self.spline_points))
 
@@ -67,8 +89,10 @@ class Entry:
         data: motion sets it is fitted on: one, or all for the universal FAST.
         name: one of `NAMES`.
         label: operating point; '' is the headline of the table.
-        kind: 'headline', 'point' of a curve or 'ablation'.
+        kind: 'headline', 'point' of a curve, 'ablation' or 'joint'.
         fields: of the tokenizer's configuration, or of the training with `learned`.
+        learning_rates, trial_steps: what is tried first (`StudyConfig`).
+        strangers: sets that are evaluated too but not trained on -> fields for them.
     """
 
     data: tuple[str, ...]
@@ -76,6 +100,14 @@ class Entry:
     label: str = ''
     kind: str = 'headline'
     fields: Mapping[str, Any]
+    learning_rates: tuple[float, ...] = ()
+    trial_steps: int = 0
+    strangers: Mapping[str, Mapping[str, Any]] = dataclasses.field(default_factory=dict)
+
+    @property
+    def joint(self) -> bool:
+        """Whether the result is a folder per data set."""
+        return len(self.data) > 1
 
     @property
     def learned(self) -> bool:
@@ -98,6 +130,8 @@ class Entry:
             'name': self.name,
             'fields': self.fields,
         }
+        if self.learning_rates:
+            values['trials'] = [list(self.learning_rates), self.trial_steps]
         text = json.dumps(values, sort_keys=True, default=list)
         return hashlib.sha256(text.encode()).hexdigest()[:16]
 
@@ -120,7 +154,8 @@ def plan(config: StudyConfig) -> list[Entry]:
                 dataclasses.replace(_learned(config, data, FASTER, label, fields), kind=kind)
                 for data in values.get('only', config.data)
             ]
-    return sorted(entries, key=lambda e: ('headline', 'point', 'ablation').index(e.kind))
+    entries += [_joint(config, label, values) for label, values in config.joint.items()]
+    return sorted(entries, key=lambda e: KINDS.index(e.kind))
 
 
 def _fitted(config: StudyConfig, data: str) -> Sequence[Entry]:
@@ -147,5 +182,28 @@ def _learned(
         model = {**config.faster, **config.data[data], **changes}
     else:
         model = dict(config.rivals.get(name, {}))
-    fields = {**config.training, 'tokenizer': name, 'model': model}
-    return Entry(data=(data,), name=name, label=label, fields=fields)
+    training = config.training | config.training_of.get(name, {})
+    fields = {**training, 'tokenizer': name, 'model': model}
+    entry = Entry(data=(data,), name=name, label=label, fields=fields)
+    if label:
+        return entry
+    return dataclasses.replace(
+        entry, learning_rates=config.learning_rates, trial_steps=config.trial_steps
+    )
+
+
+def _joint(config: StudyConfig, label: str, values: Mapping[str, Any]) -> Entry:
+    fields = {
+        **config.training,
+        **config.training_of.get(FASTER, {}),
+        'model': {**config.faster, **values.get('model', {})},
+        'robots': dict(values['data']),
+    }
+    return Entry(
+        data=tuple(values['data']),
+        name=FASTER,
+        label=label,
+        kind='joint',
+        fields=fields,
+        strangers=values.get('strangers', {}),
+    )

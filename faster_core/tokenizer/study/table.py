@@ -33,7 +33,33 @@ def tables(report: Mapping[str, Any]) -> str:
             parts += [_against(versus), '']
         if ablations := report['ablations'].get(data):
             parts += [_ablations(ablations), '']
+    if report.get('joint'):
+        parts += ['### one model over several data sets', '', _joint(report['joint'])]
     return '\n'.join(parts).rstrip() + '\n'
+
+
+def _joint(rows: Mapping[str, Mapping[str, Any]]) -> str:
+    lines = ['| model | trained on | evaluated on | tokens | VRR 1e-3 | L1 |', '|---' * 6 + '|']
+    for label, row in rows.items():
+        for kind, title in (
+            ('held_out', 'held-out episodes'),
+            ('held_out_tasks', 'held-out tasks'),
+            ('strangers', 'a robot not trained on'),
+        ):
+            lines += [
+                f'| {label} | {", ".join(row["data"])} | {data}, {title} | {r["tokens"]:.0f} | '
+                f'{r["vrr_1e-3"]:.3f} | {r["l1"]:.4f} |'
+                for data, r in row[kind].items()
+            ]
+    lines += ['', '| model | level | tokens | code use | entropy | largest code |']
+    lines.append('|---' * 6 + '|')
+    for label, row in rows.items():
+        lines += [
+            f'| {label} | {level} | {row["codes"]["tokens_per_level"]:,} | {s["code_use"]:.1%} | '
+            f'{s["entropy"]:.3f} | {s["largest_code"]:.2%} |'
+            for level, s in enumerate(row['codes']['levels'], 1)
+        ]
+    return '\n'.join(lines)
 
 
 def _headlines(rows: Mapping[str, Mapping[str, Any]]) -> str:
