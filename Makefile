@@ -114,5 +114,16 @@ train-demo: $(READY)
 	    --demos $(RUNS)/demos --tokenizer $(RUNS)/tokenizer --out $(RUNS)/policy
 	@echo 'done; to ship it: cp -r $(RUNS)/policy/checkpoint/. $(CHECKPOINT)/'
 
+# --- the shipped tokenizers and their comparison ----------------------------------------------
+
+# R1 Lite from the demonstrations of `train-demo`, G1 from recordings (docs/data.md). Resumes; a
+# second `fit-all` beside it shares the work.
+STUDY = $(CONFIG)/study/small.yaml --data $(RUNS)/data --cache $(RUNS)/study
+compare-tokenizers: data
+	$(BIN)/faster-vla data prepare r1_lite --input $(RUNS)/demos --out $(RUNS)/data/r1_lite
+	$(BIN)/faster-vla tokenizer fit-all $(STUDY)
+	$(BIN)/faster-vla tokenizer compare $(STUDY) --out $(RUNS)/compare \
+	    --ship faster_core/assets/tokenizers
+
 clean:
 	rm -rf build install log out .pytest_cache .ruff_cache .hypothesis .coverage

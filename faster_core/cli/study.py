@@ -15,6 +15,9 @@ def add_parsers(commands: argparse._SubParsersAction) -> None:
     compare = commands.add_parser('compare', help='evaluate what fit-all left: table and figures')
     _add_common(compare)
     compare.add_argument('--out', default=None, help='folder for compare.json, table.md, figures')
+    compare.add_argument(
+        '--ship', default=None, help='copy our headline tokenizers to this folder'
+    )
     compare.set_defaults(run=_compare)
 
 
@@ -96,5 +99,7 @@ def _compare(args: argparse.Namespace) -> int:
         write_json(folder / 'compare.json', report)
         (folder / 'table.md').write_text(tables(report), encoding='utf-8')
         draw_all(study, report, folder)
+    if args.ship is not None:
+        study.ship(args.ship)
     print(json.dumps(report) if args.json else tables(report))
     return 0

@@ -1,4 +1,4 @@
-"""`faster-vla tokenizer train|eval|fit-all|compare`: action tokenizers on recorded actions."""
+"""`faster-vla tokenizer`: train, evaluate, time and compare action tokenizers."""
 
 import argparse
 import json
@@ -23,6 +23,10 @@ def add_parser(subparsers: argparse._SubParsersAction) -> None:
     evaluate.add_argument('--stride', type=int, default=1, help='rows between two chunks')
     evaluate.add_argument('--json', action='store_true', help='one JSON object as the last line')
     evaluate.set_defaults(run=_evaluate)
+    bench = commands.add_parser('bench', help='times of the presets and of the quantiser')
+    bench.add_argument('--threads', type=int, default=1, help='of torch')
+    bench.add_argument('--json', action='store_true', help='one JSON object as the last line')
+    bench.set_defaults(run=_bench)
     study.add_parsers(commands)
 
 
@@ -70,5 +74,24 @@ def _evaluate(args: argparse.Namespace) -> int:
     report = evaluate_set(
         load_tokenizer(args.path), load_data(args.data[0]), args.split, stride=args.stride
     )
+    print(json.dumps(report) if args.json else json.dumps(report, indent=2))
+    return 0
+
+
+def _bench(args: argparse.Namespace) -> int:
+    import torch
+
+    from faster_core.evaluation.machine import describe_machine
+    from faster_core.provenance import git_commit
+    from faster_core.tokenizer.bench import preset_times, quantizer_times
+
+    torch.set_num_threads(args.threads)
+    report = {
+        'git_sha': git_commit(),
+        'machine': describe_machine(),
+        'threads': args.threads,
+        'presets': preset_times(),
+        'quantizer': quantizer_times(),
+    }
     print(json.dumps(report) if args.json else json.dumps(report, indent=2))
     return 0

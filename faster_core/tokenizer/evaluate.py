@@ -188,12 +188,15 @@ def l1_by_levels(tokenizer: RvqTokenizer, chunks: np.ndarray) -> list[float]:
     return [float(e) for e in errors / len(chunks)]
 
 
-def timings(tokenizer: ActionTokenizer, chunks: np.ndarray, runs: int = 60) -> dict[str, Any]:
+def timings(
+    tokenizer: ActionTokenizer, chunks: np.ndarray, runs: int = 60, *, large_batch: bool = True
+) -> dict[str, Any]:
     """Return milliseconds (p50, p99) to encode and decode one chunk, and a batch of 256."""
     one = chunks[:1]
     many = np.resize(chunks, (BATCH, *chunks.shape[1:]))
     report = {}
-    for suffix, batch, repeats in (('', one, runs), ('_256', many, max(5, runs // 6))):
+    sizes = [('', one, runs), ('_256', many, max(5, runs // 6))]
+    for suffix, batch, repeats in sizes if large_batch else sizes[:1]:
         codes = tokenizer.encode(batch)
         report[f'encode_ms{suffix}'] = _time(lambda: tokenizer.encode(batch), repeats)  # noqa: B023
         report[f'decode_ms{suffix}'] = _time(lambda: tokenizer.decode(codes), repeats)  # noqa: B023

@@ -34,7 +34,9 @@ class Preset:
 
 
 # The paper: d_z = 128, K = 4096, three levels; about 8 M parameters for one arm.
-_PAPER = {'latent_dim': 128, 'num_levels': 3, 'codebook_size': 4096, 'heads': 8}
+# Linear path and beam are ours, measured in docs/tokenizer.md.
+_OURS = {'linear_path': 'pca', 'encode_beam': 6, 'kmeans_iterations': 15}
+_PAPER = {'latent_dim': 128, 'num_levels': 3, 'codebook_size': 4096, 'heads': 8, **_OURS}
 _ARM = {**_PAPER, 'width': 256, 'depth': 5}
 _BODY = {**_PAPER, 'width': 320, 'depth': 6}
 _SMALL = {
@@ -44,6 +46,7 @@ _SMALL = {
     'latent_dim': 32,
     'num_levels': 3,
     'codebook_size': 1024,
+    **_OURS,
 }
 
 # name -> horizon, group sizes, slots per group, patch length, strides

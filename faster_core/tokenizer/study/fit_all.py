@@ -21,7 +21,14 @@ from faster_core.tokenizer.config import velocity_dims
 from faster_core.tokenizer.interface import ActionTokenizer
 from faster_core.tokenizer.normalizer import ActionNormalizer
 from faster_core.tokenizer.registry import load_tokenizer, TOKENIZERS
-from faster_core.tokenizer.study.plan import BSPLINE, Entry, FAST_UNIVERSAL, plan, StudyConfig
+from faster_core.tokenizer.study.plan import (
+    BSPLINE,
+    Entry,
+    FAST_UNIVERSAL,
+    FASTER,
+    plan,
+    StudyConfig,
+)
 from faster_core.tokenizer.train import train
 from faster_core.tokenizer.train_config import TokenizerTrainConfig
 
@@ -70,6 +77,13 @@ class Study:
         """Return the fitted tokenizer of an entry for one of its motion sets."""
         folder = self.folder(entry) / 'tokenizer'
         return load_tokenizer(folder / data if entry.joint else folder)
+
+    def ship(self, out: str | pathlib.Path) -> None:
+        """Copy the headline FASTerVQ of every data set to `out/<data set>`."""
+        for entry in self.entries:
+            if entry.name == FASTER and entry.kind == 'headline' and self.is_fitted(entry):
+                target = pathlib.Path(out) / entry.data[0]
+                shutil.copytree(self.folder(entry) / 'tokenizer', target, dirs_exist_ok=True)
 
     def cost(self, entry: Entry) -> dict[str, Any]:
         """Return 'seconds' of the fit and, of learned ones, 'steps'."""
