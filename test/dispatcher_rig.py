@@ -8,11 +8,11 @@ import time
 from geometry_msgs.msg import TwistStamped
 import numpy as np
 from project_files import ROOT
-from rclpy.context import Context
 from rclpy.executors import SingleThreadedExecutor
 from rclpy.node import Node
 from rclpy.parameter import Parameter
 from rclpy.qos import DurabilityPolicy, QoSProfile, ReliabilityPolicy
+from ros_contexts import kept_context
 from sensor_msgs.msg import JointState
 from std_msgs.msg import Bool
 from std_srvs.srv import SetBool, Trigger
@@ -78,8 +78,7 @@ class Rig:
     """Robot and operator in one node; with a dispatcher in this process unless told not to."""
 
     def __init__(self, *, dispatcher=True, **changes):
-        self.context = Context()
-        self.context.init(domain_id=DOMAIN)
+        self.context = kept_context(DOMAIN)
         self.executor = SingleThreadedExecutor(context=self.context)
         self.dispatcher = None
         self.node = Node('robot', context=self.context, use_global_arguments=False)
@@ -120,7 +119,6 @@ class Rig:
             self.dispatcher.destroy_node()
         self.executor.shutdown()
         self.node.destroy_node()
-        self.context.shutdown()
 
     def _ear(self, kept):
         def take(message, info):

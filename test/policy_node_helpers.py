@@ -5,12 +5,12 @@ import time
 
 from fake_policy import FakePolicy
 import numpy as np
-from rclpy.context import Context
 from rclpy.executors import SingleThreadedExecutor
 from rclpy.lifecycle import TransitionCallbackReturn
 from rclpy.node import Node
 from rclpy.parameter import Parameter
 from rclpy.qos import DurabilityPolicy, QoSProfile
+from ros_contexts import kept_context
 from sensor_msgs.msg import Image, JointState
 from std_msgs.msg import String
 
@@ -201,20 +201,8 @@ class Rig:
 
 @contextlib.contextmanager
 def own_context(domain=DOMAIN):
-    """A ROS context in the domain of these tests.
-
-    A node lives as long as it: with the last node of a context Fast DDS takes down its threads and
-    sockets, and hundreds of tests that each do so hung once, in C, where no time limit reaches.
-    """
-    context = Context()
-    context.init(domain_id=domain)
-    options = {'use_global_arguments': False, 'enable_rosout': False}
-    keeper = Node('keeper', context=context, start_parameter_services=False, **options)
-    try:
-        yield context
-    finally:
-        keeper.destroy_node()
-        context.try_shutdown()
+    """The ROS context in the domain of these tests."""
+    yield kept_context(domain)
 
 
 @contextlib.contextmanager

@@ -13,7 +13,7 @@ pytest.importorskip('faster_vla_msgs')
 
 from dispatcher_rig import DOMAIN, make_node, parameters, Rig
 from project_files import ROOT
-from rclpy.context import Context
+from ros_contexts import kept_context
 from rosgraph_msgs.msg import Clock
 import yaml
 
@@ -148,10 +148,7 @@ def test_simulated_time_moves_nothing_before_it_begins_nor_once_it_stands_still(
 
 @pytest.fixture(scope='module')
 def context():
-    context = Context()
-    context.init(domain_id=DOMAIN)
-    yield context
-    context.shutdown()
+    return kept_context(DOMAIN)
 
 
 @pytest.mark.parametrize(

@@ -13,10 +13,10 @@ import pytest
 pytest.importorskip('rclpy')
 pytest.importorskip('faster_vla_msgs')
 
-from rclpy.context import Context
 from rclpy.qos import DurabilityPolicy, QoSProfile
 from rclpy.time import Time
 from robot_wire import connected, DOMAIN, make_robot, PATIENT, twist
+from ros_contexts import kept_context
 from rosgraph_msgs.msg import Clock
 from sensor_msgs.msg import CompressedImage, JointState, MultiDOFJointState
 from std_msgs.msg import Bool, Float32
@@ -166,10 +166,7 @@ def test_with_a_clock_all_stamps_are_simulated_time(robot, wire):
 
 @pytest.fixture
 def context():
-    made = Context()
-    made.init(domain_id=DOMAIN)
-    yield made
-    made.shutdown()
+    return kept_context(DOMAIN)
 
 
 @pytest.mark.parametrize(

@@ -17,6 +17,7 @@ _COLUMNS = (
     ('code use', 'code_use', '{:.0%}'),
     ('entropy', 'entropy', '{:.2f}'),
     ('random strings that decode', 'decodable', '{:.0%}'),
+    ('beyond range', 'clipped', '{:.2%}'),
     ('border jump', 'border_jump', '{:.2f}'),
     ('parameters', 'params', '{:,}'),
     ('decode p50, ms', 'decode_ms', '{:.2f}'),
@@ -29,6 +30,7 @@ def tables(report: Mapping[str, Any]) -> str:
     parts = []
     for data, rows in report['datasets'].items():
         parts += [f'### {data}', '', _headlines(rows), '']
+        parts += [*_levels(rows), *_held_out_tasks(report.get('held_out_tasks', {}).get(data))]
         if versus := report.get('against', {}).get(data):
             parts += [_against(versus), '']
         if ablations := report['ablations'].get(data):
@@ -73,6 +75,28 @@ def _headlines(rows: Mapping[str, Mapping[str, Any]]) -> str:
             title = f'**{name}**' if name == FASTER else name
             lines.append(f'| {title} | ' + ' | '.join(cells) + ' |')
     return '\n'.join(lines)
+
+
+def _levels(rows: Mapping[str, Mapping[str, Any]]) -> list[str]:
+    if FASTER not in rows:
+        return []
+    row = rows[FASTER]
+    errors = ', '.join(f'{e:.4f}' for e in row['l1_by_levels'])
+    codes = '; '.join(
+        f'{s["code_use"]:.1%}, {s["entropy"]:.3f}, {s["largest_code"]:.1%}' for s in row['levels']
+    )
+    return [
+        f'{FASTER}, L1 with 1, 2, ... levels: {errors}. Code use, entropy, largest code of every '
+        f'level: {codes}.',
+        '',
+    ]
+
+
+def _held_out_tasks(rows: Mapping[str, Mapping[str, float]] | None) -> list[str]:
+    if not rows:
+        return []
+    cells = ', '.join(f'{n} {r["vrr_1e-3"]:.3f} ({r["l1"]:.4f})' for n, r in rows.items())
+    return [f'On tasks that nothing was fitted on, VRR 1e-3 (L1): {cells}.', '']
 
 
 def _cell(value: Any, key: str, form: str) -> str:
