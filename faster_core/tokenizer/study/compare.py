@@ -21,6 +21,8 @@ from faster_core.tokenizer.study.plan import Entry, FASTER
 
 # Chunks per evaluation: enough for three digits, few enough for the whole report in minutes.
 HEADLINE_CHUNKS, POINT_CHUNKS = 4000, 2000
+# Codes per level and data set that are counted for the statistics of a joint model.
+COUNTED_CODES = 120_000
 
 
 def compare(
@@ -146,7 +148,8 @@ def _joint(study: Study, entry: Entry) -> dict[str, Any]:
         if HELD_OUT_TASK in motions.splits:
             chunks = _thinned(motions.chunks(HELD_OUT_TASK), POINT_CHUNKS)
             result['held_out_tasks'][data] = _reconstruction(tokenizer, chunks)
-        counts.append(code_counts(tokenizer, reconstruct(tokenizer, held_out).tokens))
+        counted = _thinned(held_out, COUNTED_CODES // int(np.prod(tokenizer.config.latent_shape)))
+        counts.append(code_counts(tokenizer, reconstruct(tokenizer, counted).tokens))
     for data, fields in entry.strangers.items():
         motions = study.motions(data)
         normalizer = ActionNormalizer.fit(motions.chunks(TRAIN), motions.embodiment)

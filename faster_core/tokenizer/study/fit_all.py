@@ -24,6 +24,7 @@ from faster_core.tokenizer.registry import load_tokenizer, TOKENIZERS
 from faster_core.tokenizer.study.plan import (
     BSPLINE,
     Entry,
+    FAST,
     FAST_UNIVERSAL,
     FASTER,
     plan,
@@ -182,8 +183,11 @@ class Study:
             points = max(round(fields.pop('share') * horizon), 4)
             fields |= {'num_points': points, 'degree': min(4, points - 1)}
         cls = TOKENIZERS[entry.name]
-        config = cls.config_class(**_shape(motions), **fields)
         normalizer, chunks = _training_chunks(motions)
+        if entry.name == FAST:
+            rounded = coefficients(chunks, fields['scale'])
+            fields['vocab_size'] = _vocabulary(fields['vocab_size'], rounded.min(), rounded.max())
+        config = cls.config_class(**_shape(motions), **fields)
         return {name: cls.fit(config, normalizer, chunks)}
 
 
@@ -204,12 +208,20 @@ def fit_universal(
         'lowest': min(int(r.min()) for r in rounded.values()),
         'highest': max(int(r.max()) for r in rounded.values()),
     }
+    size = _vocabulary(fields['vocab_size'], limits['lowest'], limits['highest'])
+    fields = {**fields, 'vocab_size': size}
     configs = {
         name: FastConfig(**_shape(motions), **fields, **limits) for name, motions in sets.items()
     }
     rows = [row for r in rounded.values() for row in r]
     bpe = train_bpe(next(iter(configs.values())), rows)
     return {name: Fast(configs[name], prepared[name][0], bpe) for name in sets}
+
+
+def _vocabulary(size: int, lowest: int, highest: int) -> int:
+    """Return FAST's vocabulary: `size`, on top of the coefficients if these alone need more."""
+    values = int(highest) - int(lowest) + 1
+    return size if values <= size else values + size
 
 
 def _training_chunks(motions: MotionSet) -> tuple[ActionNormalizer, np.ndarray]:
