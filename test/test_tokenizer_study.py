@@ -129,6 +129,13 @@ def test_every_tokenizer_has_one_headline_per_data_set():
     assert all(e.label == '' for e in entries)
 
 
+def test_ablations_and_joint_models_can_be_shorter_than_the_rest():
+    steps = {e.kind: e.fields['steps'] for e in plan(_config(short_steps=7)) if e.learned}
+    assert steps == {'headline': 30, 'point': 30, 'joint': 7, 'ablation': 7}
+    entries = plan(_config(short_steps=7))
+    assert not any('steps' in e.fields['model'] for e in entries if e.learned)
+
+
 def test_learned_tokenizers_get_the_same_training():
     learned = [e for e in plan(_config()) if e.learned]
     assert {e.name for e in learned} == {'faster', 'minivla', 'vqvla'}
@@ -301,8 +308,8 @@ def test_a_curve_has_a_point_per_scale_and_per_level(report):
         'one level 1 levels',
     ]
     assert small['faster'][0]['tokens'] * 3 == small['faster'][2]['tokens']
-    assert set(report['ablations']['small']) == {'faster', 'greedy encoding', 'cnn'}
-    assert set(report['ablations']['wide']) == {'faster', 'greedy encoding'}
+    assert set(report['ablations']['small']) == {'headline', 'headline, greedy encoding', 'cnn'}
+    assert set(report['ablations']['wide']) == {'headline', 'headline, greedy encoding'}
 
 
 def test_one_model_over_several_sets_pools_its_codes(study, report):
