@@ -69,11 +69,11 @@ def dispatcher(context, rig):
 class Client:
     """Sends goals to the policy node of a rig."""
 
-    def __init__(self, rig):
+    def __init__(self, rig, patience=h.WAIT):
         self.rig, self.feedback = rig, []
         name = '/policy_node/execute_instruction'
         self._client = ActionClient(rig.robot, ExecuteInstruction, name)
-        rig.spin_until(self._client.server_is_ready)
+        rig.spin_until(self._client.server_is_ready, patience)
 
     def send(self, text='grasp the cup', *, limit=0.0, motion=False):
         """Send a goal; returns its handle once it was accepted or refused."""
@@ -285,6 +285,7 @@ SCRIPT = """
 """
 
 
+@pytest.mark.timeout(240)
 @pytest.mark.parametrize('number', [signal.SIGINT, signal.SIGTERM])
 def test_process_that_is_told_to_end_disables_the_motion_of_its_goal(context, number):
     tests = str(pathlib.Path(h.__file__).parent)
@@ -296,7 +297,8 @@ def test_process_that_is_told_to_end_disables_the_motion_of_its_goal(context, nu
     dispatcher = Dispatcher(context, None)
     user = h.Rig(context)
     try:
-        client = Client(user)
+        # The process imports torch, which takes a second, or a minute on a busy machine.
+        client = Client(user, patience=100.0)
         handle = client.send(motion=True)
         assert handle.accepted
         user.spin_until(lambda: dispatcher.calls == [True])

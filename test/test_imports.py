@@ -35,7 +35,16 @@ VOCABULARY = {'chunk', 'config', 'embodiment', 'errors', 'observation', 'paths',
 # room -> (third-party packages, rooms of faster_core beside itself and the vocabulary)
 ROOMS = {
     'tokenizer': (
-        {'accelerate', 'matplotlib', 'numpy', 'scipy', 'safetensors', 'tokenizers', 'torch'},
+        {
+            'accelerate',
+            'matplotlib',
+            'numpy',
+            'scipy',
+            'safetensors',
+            'tokenizers',
+            'torch',
+            'vector_quantize_pytorch',  # what bench.py compares with, if it is there
+        },
         {'training', 'data'},
     ),
     'policy': (

@@ -36,7 +36,7 @@ class StudyConfig:
         joint: label -> one model of FasterVQ over several data sets, with shared codebooks: `data`
             (set -> fields that differ), `model` (fields of all) and `strangers` (sets it is not
             trained on but tried on, with `layout: by_kind`).
-        short_steps: steps of ablations and joint models; None: those of `training`.
+        joint_steps, ablation_steps: of joint models and ablations; None: as `training`.
         rivals: learned rival -> fields of its configuration.
         fast_scales: FAST's curve; the published 10 is its headline.
         fast_vocab, universal_vocab: entries of the byte-pair encoding.
@@ -49,7 +49,8 @@ class StudyConfig:
     training_of: dict[str, dict[str, Any]] = dataclasses.field(default_factory=dict)
     learning_rates: tuple[float, ...] = ()
     trial_steps: int = 500
-    short_steps: int | None = None
+    joint_steps: int | None = None
+    ablation_steps: int | None = None
     joint: dict[str, dict[str, Any]] = dataclasses.field(default_factory=dict)
     points: dict[str, dict[str, Any]] = dataclasses.field(default_factory=dict)
     ablations: dict[str, dict[str, Any]] = dataclasses.field(default_factory=dict)
@@ -152,8 +153,8 @@ def plan(config: StudyConfig) -> list[Entry]:
     for kind, table in (('point', config.points), ('ablation', config.ablations)):
         for label, values in table.items():
             fields = {k: v for k, v in values.items() if k != 'only'}
-            if kind == 'ablation' and config.short_steps is not None:
-                fields = {'steps': config.short_steps, **fields}
+            if kind == 'ablation' and config.ablation_steps is not None:
+                fields = {'steps': config.ablation_steps, **fields}
             entries += [
                 dataclasses.replace(_learned(config, data, FASTER, label, fields), kind=kind)
                 for data in values.get('only', config.data)
@@ -202,7 +203,7 @@ def _joint(config: StudyConfig, label: str, values: Mapping[str, Any]) -> Entry:
     fields = {
         **config.training,
         **config.training_of.get(FASTER, {}),
-        'steps': config.short_steps or config.training['steps'],
+        'steps': config.joint_steps or config.training['steps'],
         'model': {**config.faster, **values.get('model', {})},
         'robots': dict(values['data']),
     }
