@@ -36,7 +36,7 @@ ABOUT = {
     'config/train/': 'recipe of the shipped checkpoint',
     'constraints.txt': 'every version that `make setup` installs',
     'docs/': 'architecture, ROS interface, training',
-    'faster_core/assets/': 'shipped checkpoint, mean trajectories of the baseline',
+    'faster_core/assets/': 'shipped checkpoint and tokenizers, mean trajectories of the baseline',
     'faster_core/sim/models/': 'MJCF of the R1 Lite and its arm',
     'faster_vla_msgs/': 'messages, service and action; a package of its own (colcon and pip)',
     'package.xml': 'ROS package (format 3)',
