@@ -116,7 +116,8 @@ train-demo: $(READY)
 
 # --- the shipped tokenizers and their comparison ----------------------------------------------
 
-# R1 Lite from the demonstrations of `train-demo`, G1 from recordings (docs/data.md). Resumes; a
+# R1 Lite from demonstrations (`train-demo`), G1 and Franka from recordings prepared before
+# (docs/data.md). Resumes; a
 # second `fit-all` beside it shares the work.
 STUDY = $(CONFIG)/study/small.yaml --data $(RUNS)/data --cache $(RUNS)/study
 compare-tokenizers: data
