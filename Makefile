@@ -117,8 +117,7 @@ train-demo: $(READY)
 # --- the shipped tokenizers and their comparison ----------------------------------------------
 
 # R1 Lite from demonstrations (`train-demo`), G1 and Franka from recordings prepared before
-# (docs/data.md). Resumes; a
-# second `fit-all` beside it shares the work.
+# (docs/data.md). Resumes; a second `fit-all` beside it shares the work.
 STUDY = $(CONFIG)/study/small.yaml --data $(RUNS)/data --cache $(RUNS)/study
 compare-tokenizers: data
 	$(BIN)/faster-vla data prepare r1_lite --input $(RUNS)/demos --out $(RUNS)/data/r1_lite

@@ -29,7 +29,6 @@ def _fitted(**changes):
     [
         {'latent_dim': 16},  # a slot has 8 rows of at most 2 columns
         {**MIXED, 'latent_dim': 10},  # a time slot has 8 rows of 5 columns
-        {'slot_columns': [[4, 0], [1], [3, 2]], 'slots_per_group': (), 'latent_dim': 16},
     ],
 )
 def test_with_room_for_all_components_every_chunk_comes_back_before_any_training(changes):
@@ -89,25 +88,8 @@ def test_data_that_never_varies_does_not_break_the_start():
     [
         ({'linear_path': 'dct'}, "linear_path: expected one of none, pca, found 'dct'"),
         ({'encode_beam': 0}, 'encode_beam: expected at least 1, found 0'),
-        ({'slot_columns': [[0, 1], [2, 3]]}, r'expected each of 0..4 once'),
-        ({'slot_columns': [[0, 1, 2], [3, 4], []]}, r'expected each of 0..4 once'),
-        ({'slot_columns': [[0, 1], [1, 2, 3, 4]]}, r'expected each of 0..4 once'),
     ],
 )
 def test_wrong_fields_are_refused(changes, message):
-    if 'slot_columns' in changes:
-        changes['slots_per_group'] = ()
     with pytest.raises(ConfigError, match=message):
         config_of('faster', **changes)
-
-
-def test_slots_are_given_by_groups_or_by_columns_not_by_both():
-    with pytest.raises(ConfigError, match='and no slots_per_group'):
-        config_of('faster', slot_columns=[[0, 1], [2], [3, 4]])
-
-
-def test_columns_that_say_what_groups_say_are_the_same_configuration():
-    groups = config_of('faster')
-    columns = config_of('faster', slots_per_group=(), slot_columns=[[0, 1], [2], [3, 4]])
-    assert columns.columns == groups.columns == ((0, 1), (2,), (3, 4))
-    assert columns.latent_shape == groups.latent_shape

@@ -10,6 +10,7 @@ import numpy as np
 import torch
 
 from faster_core.tokenizer import metrics
+from faster_core.tokenizer.config import FasterVQConfig
 from faster_core.tokenizer.evaluate import timings
 from faster_core.tokenizer.faster_vq import FasterVQ
 from faster_core.tokenizer.normalizer import ActionNormalizer
@@ -41,8 +42,8 @@ def preset_times(seed: int = 0) -> dict[str, dict[str, Any]]:
     return report
 
 
-def quantizer_times(dim: int = 32, seed: int = 0) -> dict[str, dict[str, Any]]:
-    """Train residual quantisers of 3 x 1024 codes on the same latents, step by step.
+def quantizer_times(seed: int = 0) -> dict[str, dict[str, Any]]:
+    """Train the residual quantisers of a small preset on the same latents, step by step.
 
     The latents are mixtures of 500 Gaussians of different sizes and weights.
 
@@ -51,15 +52,17 @@ def quantizer_times(dim: int = 32, seed: int = 0) -> dict[str, dict[str, Any]]:
         'encode_ms' of 16384 rows, 'error' (mean squared, of the latents' variance), and of every
         level code use, entropy and the largest share.
     """
-    runs = {'ours': _Ours(dim, seed)}
+    config = PRESETS['single_arm_eef_small'].config()
+    torch.manual_seed(seed)
+    runs: dict[str, _Ours | _Library] = {'ours': _Ours(config)}
     if importlib.util.find_spec('vector_quantize_pytorch'):
-        runs['vector-quantize-pytorch'] = _Library(dim, seed)
-    tried = _latents(TRIED, dim, seed, part=1)
+        runs['vector-quantize-pytorch'] = _Library(config)
+    tried = _latents(TRIED, config.latent_dim, seed, part=1)
     report = {}
     for name, run in runs.items():
         spent = []
         for step in range(STEPS):
-            rows = _latents(ROWS, dim, seed, part=2 + step)
+            rows = _latents(ROWS, config.latent_dim, seed, part=2 + step)
             start = time.perf_counter()
             run.train(rows)
             spent.append(1e3 * (time.perf_counter() - start))
@@ -70,25 +73,15 @@ def quantizer_times(dim: int = 32, seed: int = 0) -> dict[str, dict[str, Any]]:
             'encode_ms': round(1e3 * (time.perf_counter() - start), 1),
             'error': float((quantised - tried).square().mean() / tried.var()),
             'levels': [
-                metrics.code_statistics(np.bincount(level, minlength=1024)) for level in codes
+                metrics.code_statistics(np.bincount(level, minlength=config.codebook_size))
+                for level in codes
             ],
         }
     return report
 
 
 class _Ours:
-    def __init__(self, dim: int, seed: int) -> None:
-        from faster_core.tokenizer.config import FasterVQConfig
-
-        torch.manual_seed(seed)
-        config = FasterVQConfig(
-            horizon=8,
-            group_sizes=(1,),
-            slots_per_group=(1,),
-            latent_dim=dim,
-            num_levels=3,
-            codebook_size=1024,
-        )
+    def __init__(self, config: FasterVQConfig) -> None:
         self.quantizer = ResidualQuantizer(config)
 
     def train(self, rows: torch.Tensor) -> None:
@@ -103,17 +96,16 @@ class _Ours:
 class _Library:
     """With its own advice for residual quantisers: k-means first, dead codes replaced."""
 
-    def __init__(self, dim: int, seed: int) -> None:
+    def __init__(self, config: FasterVQConfig) -> None:
         from vector_quantize_pytorch import ResidualVQ
 
-        torch.manual_seed(seed)
         self.quantizer = ResidualVQ(
-            dim=dim,
-            num_quantizers=3,
-            codebook_size=1024,
-            decay=0.99,
+            dim=config.latent_dim,
+            num_quantizers=config.num_levels,
+            codebook_size=config.codebook_size,
+            decay=config.ema_decay,
             kmeans_init=True,
-            kmeans_iters=10,
+            kmeans_iters=config.kmeans_iterations,
             threshold_ema_dead_code=2,
         )
 

@@ -25,8 +25,6 @@ class FasterVQConfig:
         group_sizes: dimensions of every action group; their sum is D.
         slots_per_group: action slots each group is split into as evenly as possible (ours);
             their sum is C_a.
-        slot_columns: in place of `slots_per_group`, the dimensions of every action slot: for
-            slots across groups (ours).
         patch_length: rows per patch h.
         time_slots: C_h.
         strides: of the convolutions along time; `patch_length * time_slots *` their product is
@@ -64,8 +62,7 @@ class FasterVQConfig:
 
     horizon: int
     group_sizes: tuple[int, ...]
-    slots_per_group: tuple[int, ...] = ()
-    slot_columns: tuple[tuple[int, ...], ...] | None = None
+    slots_per_group: tuple[int, ...]
     patch_length: int = 4
     time_slots: int = 2
     strides: tuple[int, ...] | None = None
@@ -94,7 +91,14 @@ class FasterVQConfig:
         object.__setattr__(self, 'group_sizes', tuple(self.group_sizes))
         object.__setattr__(self, 'slots_per_group', tuple(self.slots_per_group))
         object.__setattr__(self, 'velocity_dims', tuple(self.velocity_dims))
-        self._check_slots()
+        if len(self.slots_per_group) != len(self.group_sizes) or any(
+            not 1 <= slots <= size
+            for slots, size in zip(self.slots_per_group, self.group_sizes, strict=False)
+        ):
+            raise ConfigError(
+                f'slots_per_group {list(self.slots_per_group)}: expected one number per group, '
+                f'from 1 to its size in {list(self.group_sizes)}'
+            )
         counts = ('horizon', 'patch_length', 'time_slots', 'width', 'depth', 'heads', 'latent_dim')
         for name in (*counts, 'num_levels', 'codebook_size', 'encode_beam'):
             if getattr(self, name) < 1:
@@ -126,36 +130,14 @@ class FasterVQConfig:
         if self.width % self.heads:
             raise ConfigError(f'width {self.width} is not a multiple of heads {self.heads}')
 
-    def _check_slots(self) -> None:
-        if self.slot_columns is not None:
-            slots = tuple(tuple(int(c) for c in columns) for columns in self.slot_columns)
-            object.__setattr__(self, 'slot_columns', slots)
-            named = sorted(column for columns in slots for column in columns)
-            if named != list(range(self.action_dim)) or () in slots or self.slots_per_group:
-                raise ConfigError(
-                    f'slot_columns {[list(c) for c in slots]}: expected each of '
-                    f'0..{self.action_dim - 1} once, and no slots_per_group'
-                )
-        elif len(self.slots_per_group) != len(self.group_sizes) or any(
-            not 1 <= slots <= size
-            for slots, size in zip(self.slots_per_group, self.group_sizes, strict=False)
-        ):
-            raise ConfigError(
-                f'slots_per_group {list(self.slots_per_group)}: expected one number per group, '
-                f'from 1 to its size in {list(self.group_sizes)}'
-            )
-
     def _check_layout(self) -> None:
         object.__setattr__(self, 'slot_kinds', tuple(int(k) for k in self.slot_kinds))
         if self.layout == 'own':
             if self.slot_kinds or self.slot_width is not None:
                 raise ConfigError('slot_kinds and slot_width are for layout by_kind')
             return
-        if self.slot_map != 'split' or self.slot_columns is not None:
-            raise ConfigError(
-                f'layout by_kind: expected slot_map split and slots_per_group, found '
-                f'{self.slot_map}, {self.slot_columns}'
-            )
+        if self.slot_map != 'split':
+            raise ConfigError(f'layout by_kind: expected slot_map split, found {self.slot_map}')
         known = {int(k) for k in Kind}
         if len(self.slot_kinds) != len(self.group_sizes) or not set(self.slot_kinds) <= known:
             raise ConfigError(
@@ -201,27 +183,18 @@ class FasterVQConfig:
         return sum(self.group_sizes)
 
     @property
-    def columns(self) -> tuple[tuple[int, ...], ...]:
-        """Dimensions of every action slot, in order."""
-        if self.slot_columns is not None:
-            return self.slot_columns
-        slots, start = [], 0
-        for size, count in zip(self.group_sizes, self.slots_per_group, strict=True):
-            small, larger = divmod(size, count)
-            for length in [small + 1] * larger + [small] * (count - larger):
-                slots.append(tuple(range(start, start + length)))
-                start += length
-        return tuple(slots)
-
-    @property
     def slot_sizes(self) -> tuple[int, ...]:
-        """Number of dimensions of every action slot, in order."""
-        return tuple(map(len, self.columns))
+        """Dimensions of every action slot, in order."""
+        sizes = []
+        for size, slots in zip(self.group_sizes, self.slots_per_group, strict=True):
+            small, larger = divmod(size, slots)
+            sizes += [small + 1] * larger + [small] * (slots - larger)
+        return tuple(sizes)
 
     @property
     def latent_shape(self) -> tuple[int, int]:
         """(C_h, C_a)."""
-        return self.time_slots, self.latent_slots or len(self.columns)
+        return self.time_slots, self.latent_slots or sum(self.slots_per_group)
 
     @property
     def num_tokens(self) -> int:

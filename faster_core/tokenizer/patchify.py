@@ -18,11 +18,12 @@ class Patchifier(nn.Module):
         """Lay out which column of which slot holds which dimension."""
         super().__init__()
         self.length, self.widest = config.patch_length, config.slot_width or max(config.slot_sizes)
+        columns, start = [], 0
+        for slot, size in enumerate(config.slot_sizes):
+            columns += [slot * self.widest + k for k in range(size)]
+            start += size
         self.slots = len(config.slot_sizes)
-        columns = torch.empty(config.action_dim, dtype=torch.int64)
-        for slot, dimensions in enumerate(config.columns):
-            columns[list(dimensions)] = slot * self.widest + torch.arange(len(dimensions))
-        self.register_buffer('columns', columns, persistent=False)
+        self.register_buffer('columns', torch.tensor(columns), persistent=False)
 
     @property
     def patch_size(self) -> int:

@@ -130,7 +130,7 @@ def model_config_of(config: TokenizerTrainConfig, data: MotionSet) -> Any:
         raise ConfigError(
             f'model: unknown keys {", ".join(sorted(unknown))}; known: {", ".join(sorted(known))}'
         )
-    if cls is FasterVQConfig and not {'slots_per_group', 'slot_columns'} & set(fields):
+    if cls is FasterVQConfig and 'slots_per_group' not in fields:
         raise ConfigError(f'model: missing slots_per_group for {data.name}')
     return from_mapping(
         cls, dataclasses.asdict(cls.from_embodiment(data.embodiment, **fields)), source='model'
