@@ -36,7 +36,11 @@ class ActionChunk:
         stamp: stamp of the observation, seconds.
         first_step_offset: seconds from the observation to the first row.
         step_period: seconds between rows.
-        codes: [N_c, C_h, C_a] codes it was decoded from, if it comes from a policy.
+        codes: [N_c, C_h, C_a] codes it was decoded from, if it comes from a policy (or tokens [N]
+            of another tokenizer).
+        num_levels: levels of the residual quantiser it was decoded from, if not all of them.
+        log_prob, entropy: per block how sure the policy was: mean log-probability of the codes it
+            chose, mean entropy of its choice (nats). Empty where there are no codes.
     """
 
     values: np.ndarray
@@ -46,6 +50,9 @@ class ActionChunk:
     sequence_id: int = 0
     embodiment_checksum: str = ''
     codes: np.ndarray | None = None
+    num_levels: int | None = None
+    log_prob: tuple[float, ...] = ()
+    entropy: tuple[float, ...] = ()
     timing: StageTiming = StageTiming()
 
     @property

@@ -30,8 +30,12 @@ class Observation:
     instruction: str
     stamp: float = 0.0
 
-    def validate(self, embodiment: Embodiment) -> None:
+    def validate(self, embodiment: Embodiment, may_lack: int = 0) -> None:
         """Check against an embodiment.
+
+        Args:
+            embodiment: the robot.
+            may_lack: how many cameras may be missing; never all.
 
         Raises:
             ObservationError: a camera is missing or unknown, an image is not uint8 [h, w, 3], the
@@ -39,7 +43,8 @@ class Observation:
             InstructionError: the instruction is no text, empty or longer than
                 `MAX_INSTRUCTION_CHARS`.
         """
-        if missing := [c for c in embodiment.cameras if c not in self.images]:
+        missing = [c for c in embodiment.cameras if c not in self.images]
+        if len(missing) > min(may_lack, len(embodiment.cameras) - 1):
             raise ObservationError(f'no image of camera {", ".join(missing)}')
         if unknown := [c for c in self.images if c not in embodiment.cameras]:
             raise ObservationError(

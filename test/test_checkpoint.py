@@ -13,10 +13,12 @@ import torch
 
 from faster_core.errors import CheckpointError
 from faster_core.policy import checkpoint, Policy
-from faster_core.policy.checkpoint import checkpoint_sha256, FILES, FORMAT, load, save
+from faster_core.policy.checkpoint import checkpoint_sha256, FORMAT, load, save
+from faster_core.policy.checkpoint import FILES as COMMON_FILES
 from faster_core.tokenizer import FasterVQ
 from faster_core.tokenizer.config import FasterVQConfig
 
+FILES = (*COMMON_FILES, 'tokenizer/model.safetensors')
 EVERY_FILE = (*FILES, 'metadata.json')
 
 

@@ -117,10 +117,14 @@ def test_a_number_of_blocks_that_is_not_there_is_refused(num_blocks):
 
 
 def test_every_block_reports_its_time():
-    model, times = tiny_model(), []
-    decode(model, encoded(model), sampling=GREEDY, on_block=times.append)
-    assert len(times) == model.num_blocks
-    assert all(t > 0 for t in times)
+    model, blocks = tiny_model(), []
+    tokens = decode(model, encoded(model), sampling=GREEDY, on_block=blocks.append)
+    assert [b.index for b in blocks] == list(range(model.num_blocks))
+    assert all(b.milliseconds > 0 for b in blocks)
+    assert torch.equal(torch.cat([b.tokens for b in blocks], dim=1), tokens)
+    for block in blocks:
+        chosen = block.logits.argmax(-1) + model.token_offset(block.index)
+        assert torch.equal(chosen, block.tokens)
 
 
 # --- levels -----------------------------------------------------------------------------------
@@ -159,7 +163,7 @@ def test_a_block_must_divide_a_level():
 class _Scripted:
     """A model whose logits depend on its inputs only; records what it was asked."""
 
-    num_tokens, block_size, begin_token = 8, 2, 99
+    num_tokens, block_size, begin_token, end_code = 8, 2, 99, None
 
     def __init__(self):
         self.calls = []

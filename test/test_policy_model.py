@@ -1,7 +1,5 @@
 """FASTerVLA as a function: what its logits depend on, and its training loss."""
 
-import dataclasses
-
 import numpy as np
 import pytest
 from tiny_checkpoint import INSTRUCTIONS, MODEL, r1_lite
@@ -12,6 +10,7 @@ import yaml
 from faster_core import paths
 from faster_core.config import from_mapping
 from faster_core.errors import ConfigError
+from faster_core.policy.backbones import build_backbone
 from faster_core.policy.checkpoint import build_model
 from faster_core.policy.config import PolicyConfig
 from faster_core.policy.inputs import state_input
@@ -24,7 +23,7 @@ from faster_core.tokenizer.normalizer import ActionNormalizer
 
 def _first_logits(model, pixels, ids, valid, state):
     with torch.inference_mode():
-        prefix, _ = model.encode(model.backbone.vision(pixels), ids, valid, state)
+        prefix = model.encode(model.backbone.vision(pixels), ids, valid, state)
         inputs = torch.full((len(ids), model.block_size), model.begin_token)
         return model.sequence_logits(inputs, prefix)[0]
 
@@ -178,24 +177,24 @@ def test_positions_jitter_in_training_only():
 
 def test_jittered_positions_are_one_to_three_apart_and_follow_the_prefix():
     model = tiny_model().train()
-    valid = torch.tensor([[True] * 6, [True] * 4 + [False] * 2])
-    positions = model._positions(valid, 400, jitter=True)
+    last = torch.tensor([[5], [3]])
+    positions = model._positions(last, 400, jitter=True)
     steps = positions.diff(dim=1)
     assert set(steps.unique().tolist()) == {1, 2, 3}
     assert (positions[0] - positions[1] == 2).all()
     assert positions[0, 0] - 5 in (1, 2, 3)
     model.eval()
-    assert model._positions(valid, 4, jitter=True)[0].tolist() == [7, 9, 11, 13]
+    assert model._positions(last, 4, jitter=True)[0].tolist() == [7, 9, 11, 13]
 
 
 def test_every_parameter_that_inference_uses_gets_a_gradient():
     model = tiny_model().train()
     pixels, ids, valid, state = observation(2)
-    prefix, _ = model.encode(model.backbone.vision(pixels), ids, valid, state)
+    prefix = model.encode(model.backbone.vision(pixels), ids, valid, state)
     losses = model.loss(prefix, _tokens(model, 2))
     sum(v for k, v in losses.items() if not k.startswith('accuracy')).backward()
     # The last layer of the backbone serves with keys and values only.
-    last = f'language_model.layers.{model.config.num_layers - 1}.'
+    last = f'language_model.layers.{model.backbone.num_layers - 1}.'
     unused = ('language_model.norm', f'{last}mlp', f'{last}post_', f'{last}self_attn.o_proj')
     unused += (f'{last}self_attn.q_proj',)
     for name, parameter in model.named_parameters():
@@ -211,7 +210,7 @@ def test_one_batch_can_be_learnt_by_heart():
     optimizer = torch.optim.AdamW(model.parameters(), lr=3e-3)
     first = None
     for _ in range(80):
-        prefix, _ = model.encode(model.backbone.vision(pixels), ids, valid, state)
+        prefix = model.encode(model.backbone.vision(pixels), ids, valid, state)
         losses = model.loss(prefix, tokens)
         total = losses['level0'] + losses['level1'] + losses['level2'] + losses['end']
         first = first or total.item()
@@ -257,7 +256,10 @@ def test_a_configuration_survives_plain_values():
 
 def test_without_a_stem_siglips_own_patches_are_used():
     config = PolicyConfig(**{**MODEL, 'stem': ()})
-    assert dataclasses.replace(config, stem=()).tokens_per_image == 16
+    backbone = build_backbone(config, vocab_size=9, num_cameras=2, state_sizes=(3,))
+    assert backbone.tokens_per_image == 16
+    pixels = torch.zeros(1, 2, 96, 96, 3, dtype=torch.uint8)
+    assert backbone.vision(pixels).shape == (1, 32, 32)
 
 
 # --- the shipped recipe -------------------------------------------------------------------------
@@ -277,7 +279,7 @@ def test_the_shipped_recipe_keeps_its_parameter_and_token_budget():
     text = TextEncoder.train(INSTRUCTIONS, config.max_text_tokens)
     model = build_model(config, embodiment, tokenizer, text)
     assert sum(p.numel() for p in model.backbone.parameters()) <= 4_000_000
-    assert config.tokens_per_image <= 40
+    assert model.backbone.tokens_per_image <= 40
     assert model.num_tokens == tokenizer.config.num_tokens <= 126
     assert tokenizer.config.num_tokens % config.block_size == 0
 

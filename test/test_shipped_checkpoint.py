@@ -67,8 +67,13 @@ def test_cached_blocks_give_the_codes_of_uncached_single_tokens(policy):
     model = policy._model
     with torch.inference_mode():
         for observation in _observations(policy, 20):
-            tensors = policy._tensors(observation)
-            prefix, _ = model.encode(model.backbone.vision(tensors[0]), *tensors[1:])
+            inputs = policy._inputs(observation)
+            prefix = model.encode(
+                model.backbone.vision(inputs.pixels),
+                inputs.text_ids,
+                inputs.text_valid,
+                inputs.state,
+            )
             model.prepare(prefix)
             fast = decode(model, prefix, sampling=SamplingConfig())
             assert torch.equal(fast, decode_tokenwise(model, prefix))

@@ -5,8 +5,8 @@ from tiny_model import observation, tiny_model
 import torch
 
 from faster_core.errors import ConfigError
+from faster_core.policy.backbones.stem import build_stem, ConvStem, PooledStem
 from faster_core.policy.config import StemConfig
-from faster_core.policy.stem import build_stem, ConvStem, PooledStem
 
 CONVOLUTIONS = (
     StemConfig(channels=16, kernel=4, stride=4),

@@ -2,8 +2,10 @@
 
 import torch
 
+from faster_core.policy.backbones import build_backbone
 from faster_core.policy.config import PolicyConfig
-from faster_core.policy.model import CodeLayout, FasterVla
+from faster_core.policy.layout import CodeLayout
+from faster_core.policy.model import FasterVla
 
 VOCABULARY = 40
 NUM_TEXT, NUM_STATE = 5, 7
@@ -49,9 +51,8 @@ def tiny_model(
     layout = CodeLayout(num_levels=levels, codebook_size=codes, tokens_per_level=per_level)
     with torch.random.fork_rng():
         torch.manual_seed(seed)
-        model = FasterVla(
-            config, layout, vocab_size=VOCABULARY, num_cameras=2, state_sizes=(4, 3)
-        ).eval()
+        backbone = build_backbone(config, vocab_size=VOCABULARY, num_cameras=2, state_sizes=(4, 3))
+        model = FasterVla(config, layout, backbone).eval()
         with torch.no_grad():
             for parameter in model.parameters():
                 if parameter.ndim >= 2:
@@ -74,6 +75,6 @@ def encoded(model, batch=1, seed=0, padding=2):
     """Return the prefix of a random observation, with its static cache."""
     pixels, ids, valid, state = observation(batch, seed, padding)
     state = state.to(model.head.weight.dtype)
-    prefix, _ = model.encode(model.backbone.vision(pixels), ids, valid, state)
+    prefix = model.encode(model.backbone.vision(pixels), ids, valid, state)
     model.prepare(prefix)
     return prefix

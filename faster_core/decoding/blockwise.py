@@ -8,6 +8,7 @@ block attention is bidirectional, between blocks causal.
 from __future__ import annotations
 
 from collections.abc import Callable
+import dataclasses
 import time
 from typing import Protocol
 
@@ -22,6 +23,7 @@ class BlockModel(Protocol):
     num_tokens: int
     block_size: int
     begin_token: int
+    end_code: int | None
 
     def block_logits(self, inputs: torch.Tensor, block: int, prefix: object) -> torch.Tensor:
         """Append one block of input tokens [B, block_size] to the cache; return its logits."""
@@ -29,8 +31,25 @@ class BlockModel(Protocol):
     def sequence_logits(self, inputs: torch.Tensor, prefix: object) -> list[torch.Tensor]:
         """Return the logits [B, block_size, V_j] of every block of `inputs`, without a cache."""
 
-    def token_offset(self, block: int) -> int:
-        """Return the id of the first token that block may hold: id = offset + index in V_j."""
+    def token_offset(self, block: int) -> torch.Tensor | int:
+        """Return what index in V_j becomes an id: one number, or one per place [block_size]."""
+
+
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class Block:
+    """One pass.
+
+    Attributes:
+        index: which.
+        tokens: ids chosen, int64 [B, block_size].
+        logits: [B, block_size, V_j] they were chosen from.
+        milliseconds: of the pass.
+    """
+
+    index: int
+    tokens: torch.Tensor
+    logits: torch.Tensor
+    milliseconds: float
 
 
 def decode(
@@ -42,9 +61,11 @@ def decode(
     batch: int = 1,
     device: torch.device | str = 'cpu',
     generator: torch.Generator | None = None,
-    on_block: Callable[[float], None] | None = None,
+    on_block: Callable[[Block], None] | None = None,
 ) -> torch.Tensor:
-    """Decode the first `num_blocks` blocks (all by default) with the static cache.
+    """Decode the first `num_blocks` blocks (all by default) with a cache.
+
+    A model with an `end_code` is asked until all rows have ended.
 
     Args:
         model: gives logits.
@@ -54,10 +75,10 @@ def decode(
         batch: B.
         device: where tokens live.
         generator: source of randomness.
-        on_block: called with the milliseconds of every block.
+        on_block: called after every pass.
 
     Returns:
-        token ids, int64 [B, num_blocks * block_size].
+        token ids, int64 [B, num_blocks * block_size], or fewer if all rows have ended.
     """
     total = model.num_tokens // model.block_size
     num_blocks = total if num_blocks is None else num_blocks
@@ -65,13 +86,20 @@ def decode(
         raise ValueError(f'num_blocks: expected 1..{total}, found {num_blocks}')
     inputs = torch.full((batch, model.block_size), model.begin_token, device=device)
     blocks = []
+    ended = torch.zeros(batch, dtype=torch.bool, device=device)
     for j in range(num_blocks):
         start = time.perf_counter_ns()
         logits = model.block_logits(inputs, j, prefix)
-        inputs = sample(logits, sampling, generator) + model.token_offset(j)
+        chosen = sample(logits, sampling, generator)
+        inputs = chosen + model.token_offset(j)
         blocks.append(inputs)
         if on_block is not None:
             if inputs.device.type == 'cuda':
                 torch.cuda.synchronize(inputs.device)
-            on_block((time.perf_counter_ns() - start) / 1e6)
+            spent = (time.perf_counter_ns() - start) / 1e6
+            on_block(Block(index=j, tokens=inputs, logits=logits, milliseconds=spent))
+        if model.end_code is not None:
+            ended |= (chosen == model.end_code).any(dim=1)
+            if ended.all():
+                break
     return torch.cat(blocks, dim=1)

@@ -35,6 +35,10 @@ class StaticKV:
         """Return where the next write starts."""
         return self._start
 
+    def length_after(self, count: int) -> int:
+        """Return how many keys `update` gives back after `count` more tokens."""
+        return self._capacity
+
     def store_prefix(self, layers: list[tuple[torch.Tensor, torch.Tensor]]) -> None:
         """Write the keys and values [B, kv_heads, P, head_dim] of all layers at position 0."""
         self.rewind()
@@ -61,3 +65,46 @@ class StaticKV:
         self._keys[layer_idx][:, :, self._start : end] = keys
         self._values[layer_idx][:, :, self._start : end] = values
         return self._keys[layer_idx], self._values[layer_idx]
+
+
+class GrowingKV:
+    """The plain twin: keys and values are concatenated, buffers grow from block to block."""
+
+    def __init__(self, num_layers: int, capacity: int) -> None:
+        """Start empty; `capacity` is only remembered."""
+        self.capacity = capacity
+        self._layers: list[tuple[torch.Tensor, torch.Tensor] | None] = [None] * num_layers
+        self._start = 0
+
+    def rewind(self, position: int = 0) -> None:
+        """Forget what stands from `position` on (0 to what was written)."""
+        if not 0 <= position <= self._length():
+            raise ValueError(f'expected a position in 0..{self._length()}, found {position}')
+        self._start = position
+
+    def get_seq_length(self, layer_idx: int = 0) -> int:
+        """Return where the next write starts."""
+        return self._start
+
+    def length_after(self, count: int) -> int:
+        """Return how many keys `update` gives back after `count` more tokens."""
+        return self._start + count
+
+    def store_prefix(self, layers: list[tuple[torch.Tensor, torch.Tensor]]) -> None:
+        """Start anew with the keys and values [B, kv_heads, P, head_dim] of all layers."""
+        self._layers = list(layers)
+        self._start = self._length()
+
+    def update(
+        self, keys: torch.Tensor, values: torch.Tensor, layer_idx: int, *_: object
+    ) -> tuple[torch.Tensor, torch.Tensor]:
+        """Append [B, kv_heads, T, head_dim]; return everything."""
+        old = self._layers[layer_idx]
+        if old is not None:
+            keys = torch.cat([old[0][:, :, : self._start], keys], dim=2)
+            values = torch.cat([old[1][:, :, : self._start], values], dim=2)
+        self._layers[layer_idx] = (keys, values)
+        return keys, values
+
+    def _length(self) -> int:
+        return 0 if self._layers[0] is None else self._layers[0][0].shape[2]

@@ -20,5 +20,7 @@ def decode_tokenwise(model: BlockModel, prefix: object, *, batch: int = 1) -> to
         known = tokens[: block * model.block_size]
         inputs = torch.cat([begin, *known], dim=1)
         logits = model.sequence_logits(inputs, prefix)[block]
-        tokens.append(logits[:, slot : slot + 1].argmax(dim=-1) + model.token_offset(block))
+        offset = model.token_offset(block)
+        offset = offset if isinstance(offset, int) else offset[slot]
+        tokens.append(logits[:, slot : slot + 1].argmax(dim=-1) + offset)
     return torch.cat(tokens, dim=1)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 import dataclasses
 
 import torch
@@ -49,3 +50,26 @@ def sample(
     k = weights.shape[-1]
     choice = torch.multinomial(weights.reshape(-1, k), 1, generator=generator)
     return indices.reshape(-1, k).gather(-1, choice).view(logits.shape[:-1])
+
+
+def confidence(
+    logits: Sequence[torch.Tensor], chosen: Sequence[torch.Tensor]
+) -> tuple[list[float], list[float]]:
+    """Return how sure a model was of its blocks: mean log-probability, and mean entropy (nats).
+
+    Args:
+        logits: of every block, [1, n, V].
+        chosen: indices into V, [1, n].
+    """
+    log_probs, entropies = [], []
+    same = len({block.shape for block in logits}) == 1
+    groups = (
+        [(torch.cat([*logits]), torch.cat([*chosen]))]
+        if same
+        else [*zip(logits, chosen, strict=True)]
+    )
+    for block, picked in groups:
+        log_p = block.float().log_softmax(dim=-1)
+        log_probs.append(log_p.gather(-1, picked[..., None]).mean((1, 2)))
+        entropies.append(-(log_p.exp() * log_p).sum(-1).mean(1))
+    return torch.cat(log_probs).tolist(), torch.cat(entropies).tolist()

@@ -14,11 +14,17 @@ from safetensors.torch import load_file, save_file
 from faster_core.config import from_mapping
 from faster_core.embodiment import Embodiment
 from faster_core.errors import CheckpointError, ConfigError, EmbodimentError
-from faster_core.policy.config import PolicyConfig
-from faster_core.policy.model import CodeLayout, FasterVla
+from faster_core.policy.backbones import build_backbone
+from faster_core.policy.backbones.families import FAMILIES
+from faster_core.policy.config import PolicyConfig, SMALL
+from faster_core.policy.flow import FlowVla
+from faster_core.policy.layout import layout_of
+from faster_core.policy.model import FasterVla
+from faster_core.policy.prompt import PromptEncoder
 from faster_core.policy.state import StateNormalizer
 from faster_core.policy.text import TextEncoder
-from faster_core.tokenizer.faster_vq import FasterVQ
+from faster_core.tokenizer.interface import ActionTokenizer
+from faster_core.tokenizer.registry import load_tokenizer
 
 FORMAT = 1
 FILES = (
@@ -28,7 +34,6 @@ FILES = (
     'normalization.json',
     'text_tokenizer.json',
     'tokenizer/config.json',
-    'tokenizer/model.safetensors',
     'tokenizer/normalization.json',
 )
 
@@ -39,27 +44,44 @@ class PolicyParts:
 
     config: PolicyConfig
     embodiment: Embodiment
-    tokenizer: FasterVQ
-    text: TextEncoder
+    tokenizer: ActionTokenizer
+    text: TextEncoder | PromptEncoder
     state: StateNormalizer
-    model: FasterVla
+    model: FasterVla | FlowVla
 
 
 def build_model(
-    config: PolicyConfig, embodiment: Embodiment, tokenizer: FasterVQ, text: TextEncoder
-) -> FasterVla:
-    """Build FASTerVLA with random weights for a robot and its tokenizer."""
-    shape = tokenizer.config
-    return FasterVla(
+    config: PolicyConfig,
+    embodiment: Embodiment,
+    tokenizer: ActionTokenizer,
+    text: TextEncoder | PromptEncoder,
+    *,
+    pretrained: bool = False,
+) -> FasterVla | FlowVla:
+    """Build FASTerVLA with random weights for a robot and its tokenizer.
+
+    Args:
+        config: architecture.
+        embodiment: the robot.
+        tokenizer: of its actions; of a flow head only the statistics are used.
+        text: of the instructions.
+        pretrained: take the backbone's weights from `config.pretrained`.
+    """
+    around = () if config.backbone == SMALL else FAMILIES[config.backbone].around
+    backbone = build_backbone(
         config,
-        CodeLayout(
-            num_levels=shape.num_levels,
-            codebook_size=shape.codebook_size,
-            tokens_per_level=shape.latent_shape[0] * shape.latent_shape[1],
-        ),
         vocab_size=text.vocab_size,
         num_cameras=len(embodiment.cameras),
         state_sizes=tuple(c.size for c in embodiment.state),
+        around=text.token_ids(around),
+        weights=config.pretrained if pretrained else '',
+    )
+    if config.head == 'flow':
+        return FlowVla(
+            config, backbone, horizon=tokenizer.horizon, action_dim=tokenizer.action_dim
+        )
+    return FasterVla(
+        config, layout_of(tokenizer, config.order, config.max_action_tokens), backbone
     )
 
 
@@ -79,7 +101,7 @@ def save(path: str | pathlib.Path, parts: PolicyParts, metadata: dict[str, Any])
         **metadata,
         'embodiment': parts.embodiment.name,
         'embodiment_sha256': parts.embodiment.checksum,
-        'files': {name: _sha256(path / name) for name in FILES},
+        'files': {name: _sha256(path / name) for name in _files(path)},
     }
     (path / 'metadata.json').write_text(json.dumps(full, indent=2) + '\n')
 
@@ -109,19 +131,20 @@ def load(path: str | pathlib.Path) -> PolicyParts:
         raise CheckpointError(str(e)) from e
     if embodiment.checksum != metadata['embodiment_sha256']:
         raise CheckpointError(f'{path / "embodiment.yaml"} is not the one in metadata.json')
-    tokenizer = FasterVQ.from_pretrained(path / 'tokenizer')
+    tokenizer = load_tokenizer(path / 'tokenizer')
     expected_shape = (embodiment.action_horizon, embodiment.action_dim)
-    if (tokenizer.config.horizon, tokenizer.config.action_dim) != expected_shape:
+    if (tokenizer.horizon, tokenizer.action_dim) != expected_shape:
         raise CheckpointError(
-            f'{path / "tokenizer"}: made for chunks [{tokenizer.config.horizon}, '
-            f'{tokenizer.config.action_dim}], the embodiment has {list(expected_shape)}'
+            f'{path / "tokenizer"}: made for chunks [{tokenizer.horizon}, '
+            f'{tokenizer.action_dim}], the embodiment has {list(expected_shape)}'
         )
-    text = TextEncoder.load(path / 'text_tokenizer.json', config.max_text_tokens)
+    encoder = TextEncoder if config.backbone == SMALL else PromptEncoder
+    text = encoder.load(path / 'text_tokenizer.json', config.max_text_tokens)
     state = StateNormalizer.from_dict(_json(path / 'normalization.json'), embodiment.state_dim)
     try:
         model = build_model(config, embodiment, tokenizer, text)
         model.load_state_dict(load_file(path / 'model.safetensors'))
-    except (SafetensorError, RuntimeError, ValueError, KeyError, TypeError) as e:
+    except (SafetensorError, OSError, RuntimeError, ValueError, KeyError, TypeError) as e:
         raise CheckpointError(f'{path / "model.safetensors"}: {e}') from e
     return PolicyParts(
         config=config,
@@ -145,11 +168,23 @@ def _metadata(path: pathlib.Path) -> dict[str, Any]:
     if not isinstance(metadata, dict) or metadata.get('format') != FORMAT:
         raise CheckpointError(f'{path / "metadata.json"}: expected "format": {FORMAT}')
     files = metadata.get('files')
-    if not isinstance(files, dict) or set(files) != set(FILES):
+    if not isinstance(files, dict) or not set(files) >= set(FILES):
         raise CheckpointError(f'{path / "metadata.json"}: "files" must list {", ".join(FILES)}')
+    if wrong := set(files) ^ set(_files(path)):
+        raise CheckpointError(
+            f'{path / "metadata.json"}: missing, or in only one of "files" and the folder: '
+            f'{", ".join(sorted(wrong))}'
+        )
     if 'embodiment_sha256' not in metadata:
         raise CheckpointError(f'{path / "metadata.json"}: no "embodiment_sha256"')
     return metadata
+
+
+def _files(path: pathlib.Path) -> list[str]:
+    """Return the files of a checkpoint: `FILES`, and what its tokenizer has beside."""
+    found = [f for f in (path / 'tokenizer').glob('*') if f.suffix in ('.json', '.safetensors')]
+    names = [f.relative_to(path).as_posix() for f in found]
+    return [*FILES, *sorted(n for n in names if n not in FILES)]
 
 
 def _json(path: pathlib.Path) -> Any:

@@ -9,6 +9,9 @@ from typing import Any
 from faster_core.config import from_mapping
 from faster_core.errors import ConfigError
 
+SMALL = 'small'
+# Keys of `model_type` of the vision-language models in `backbones/families.py`.
+FAMILIES = ('paligemma', 'qwen2_5_vl', 'smolvlm', 'internvl')
 _REQUIRED = {
     'vision': ('image_size', 'patch_size', 'hidden_size'),
     'text': ('hidden_size', 'num_hidden_layers', 'num_key_value_heads', 'head_dim'),
@@ -16,6 +19,11 @@ _REQUIRED = {
 }
 STATE_ENCODINGS = ('embedded', 'text')
 POOLINGS = ('grid', 'attention')
+HEADS = ('codes', 'flow')
+ORDERS = ('level', 'slot')
+EXPERTS = ('light', 'none')
+CODE_EMBEDDINGS = ('per_level', 'tied')
+PREFIX_ATTENTION = ('full', 'causal')
 # Groups of the group normalisation in the stem.
 STEM_GROUPS = 8
 
@@ -31,32 +39,70 @@ class StemConfig:
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
 class PolicyConfig:
-    """Architecture of backbone and expert.
+    """Architecture of backbone, expert and head, and how action tokens are laid out.
 
     Attributes:
-        vision: keyword arguments of `transformers.SiglipVisionConfig`; gives the image size.
-        text: keyword arguments of `transformers.GemmaConfig`; the vocabulary size is the text
-            tokenizer's.
+        backbone: 'small', built from `vision` and `text` and trained from nothing, or the family
+            of a pretrained vision-language model (`FAMILIES`, `model_type` of `transformers`).
+        pretrained: where training takes the pretrained model from: a local folder or a name on
+            the hub. A finished checkpoint holds everything and does not look there.
+        vlm: configuration of the whole vision-language model (`transformers`), filled in from
+            `pretrained`; with it alone the weights are random.
+        image_pixels: side of the square images of a pretrained model that takes any size
+            (qwen2_5_vl); the others say it in `vlm`.
+        image_mean, image_std: of the pretrained model's image processor; pixels of 0..1.
+        prefix_attention: 'full', images, text and state see each other (PaliGemma, pi0), or
+            'causal', as a decoder-only model was pretrained.
+        missing_cameras: how many cameras an observation may lack; their tokens are masked. More
+            than 0 only if it was trained so.
+        vision: of a small backbone: keyword arguments of `transformers.SiglipVisionConfig`; gives
+            the image size.
+        text: likewise, of `transformers.GemmaConfig`; the vocabulary size is the text tokenizer's.
         stem: convolutions that replace SigLIP's patch embedding; their strides multiply to
             `patch_size`, the last one's channels are the vision width. Empty: SigLIP's own (ours).
         pooling: 'grid', a token for every cell of the stem's map, or 'attention', each token
             looks at the whole, finer map and also tells where it looked (ours; `stem.py`). Then
             strides and channels are free, and `patch_size` only gives the number of tokens.
-        expert: keyword arguments of `transformers.GemmaConfig` that differ from the backbone's:
-            width and MLP. Layers, key-value heads and head size must be the backbone's.
-        block_size: action tokens decoded per pass.
+        action_expert: 'light', an expert of its own, or 'none': the backbone's language model
+            decodes too (ablation).
+        expert: fields of the text configuration that differ from the backbone's: width and MLP.
+            Layers, key-value heads and head size must be the backbone's.
+        head: 'codes', tokens of an action tokenizer, or 'flow', a chunk integrated along a learned
+            velocity field as in pi0 (arXiv 2410.24164).
+        flow_steps: Euler steps of `flow`.
+        code_embeddings: of the action tokens, also as output weights: 'per_level', a vector for
+            every code of every level, or 'tied', one for every code, shared by the levels.
+        order: of the tokens: 'level', coarse to fine as in the paper, or 'slot', all levels of a
+            slot together.
+        max_action_tokens: most tokens of a chunk, for tokenizers of variable length (FAST); 0: one
+            per value.
+        block_size: action tokens decoded per pass; 1 is token by token.
         max_text_tokens: length the instruction is padded to.
         state_encoding: 'embedded', one token per state component through a linear layer (ours),
-            or 'text', one of 256 bin tokens per dimension as in the paper.
+            or 'text', one of 256 bins per dimension as text, as in the paper.
         position_gap: difference of position ids of neighbouring action tokens at inference.
         position_jitter: in training the difference is 1 + U{0..position_jitter}.
     """
 
-    vision: dict[str, Any]
-    text: dict[str, Any]
+    backbone: str = SMALL
+    pretrained: str = ''
+    vlm: dict[str, Any] = dataclasses.field(default_factory=dict)
+    image_pixels: int = 224
+    image_mean: tuple[float, ...] = (0.5, 0.5, 0.5)
+    image_std: tuple[float, ...] = (0.5, 0.5, 0.5)
+    prefix_attention: str = 'full'
+    missing_cameras: int = 0
+    vision: dict[str, Any] = dataclasses.field(default_factory=dict)
+    text: dict[str, Any] = dataclasses.field(default_factory=dict)
     stem: tuple[StemConfig, ...] = ()
     pooling: str = 'grid'
+    action_expert: str = 'light'
     expert: dict[str, Any]
+    head: str = 'codes'
+    flow_steps: int = 10
+    code_embeddings: str = 'per_level'
+    order: str = 'level'
+    max_action_tokens: int = 0
     block_size: int
     max_text_tokens: int = 16
     state_encoding: str = 'embedded'
@@ -65,6 +111,43 @@ class PolicyConfig:
 
     def __post_init__(self) -> None:
         """Refuse what cannot be built (ConfigError)."""
+        for field, known in (
+            ('backbone', (SMALL, *FAMILIES)),
+            ('prefix_attention', PREFIX_ATTENTION),
+            ('pooling', POOLINGS),
+            ('action_expert', EXPERTS),
+            ('head', HEADS),
+            ('code_embeddings', CODE_EMBEDDINGS),
+            ('order', ORDERS),
+            ('state_encoding', STATE_ENCODINGS),
+        ):
+            if (found := getattr(self, field)) not in known:
+                raise ConfigError(f'{field}: expected one of {", ".join(known)}, found {found!r}')
+        positive = ('block_size', 'max_text_tokens', 'position_gap', 'flow_steps')
+        if any(getattr(self, field) < 1 for field in positive):
+            raise ConfigError(f'{", ".join(positive)} must be positive')
+        if self.missing_cameras < 0:
+            raise ConfigError(f'missing_cameras: expected >= 0, found {self.missing_cameras}')
+        for field in ('image_mean', 'image_std'):
+            object.__setattr__(self, field, tuple(float(v) for v in getattr(self, field)))
+            if len(getattr(self, field)) != 3:
+                raise ConfigError(f'{field}: expected three numbers, red, green, blue')
+        if self.backbone == SMALL:
+            self._check_small()
+        else:
+            self._check_pretrained()
+
+    def _check_pretrained(self) -> None:
+        if not self.vlm and not self.pretrained:
+            raise ConfigError(f'backbone {self.backbone}: expected pretrained, or vlm')
+        if self.vlm and (found := self.vlm.get('model_type')) != self.backbone:
+            raise ConfigError(f'vlm: expected model_type {self.backbone}, found {found!r}')
+        if extra := [f for f in ('vision', 'text', 'stem') if getattr(self, f)]:
+            raise ConfigError(f'{", ".join(extra)}: only for backbone {SMALL}')
+
+    def _check_small(self) -> None:
+        if self.pretrained or self.vlm:
+            raise ConfigError(f'pretrained and vlm: only for backbones {", ".join(FAMILIES)}')
         for field, keys in _REQUIRED.items():
             values = getattr(self, field)
             if not isinstance(values, dict):
@@ -76,17 +159,6 @@ class PolicyConfig:
             for s in self.stem
         )
         object.__setattr__(self, 'stem', stem)
-        if self.state_encoding not in STATE_ENCODINGS:
-            raise ConfigError(
-                f'state_encoding: expected one of {", ".join(STATE_ENCODINGS)}, '
-                f'found {self.state_encoding!r}'
-            )
-        if self.pooling not in POOLINGS:
-            raise ConfigError(
-                f'pooling: expected one of {", ".join(POOLINGS)}, found {self.pooling!r}'
-            )
-        if self.block_size < 1 or self.max_text_tokens < 1 or self.position_gap < 1:
-            raise ConfigError('block_size, max_text_tokens and position_gap must be positive')
         size, patch = self.vision['image_size'], self.vision['patch_size']
         if size % patch:
             raise ConfigError(f'image_size {size} is not a multiple of patch_size {patch}')
@@ -116,22 +188,15 @@ class PolicyConfig:
     @property
     def image_size(self) -> int:
         """Side of the square images, pixels."""
-        return self.vision['image_size']
+        if self.backbone == SMALL:
+            return self.vision['image_size']
+        size = self.vlm['vision_config'].get('image_size', self.image_pixels)
+        return size[0] if isinstance(size, list | tuple) else size
 
     @property
     def stem_stride(self) -> int:
         """Pixels per cell of the stem's map."""
         return math.prod(s.stride for s in self.stem)
-
-    @property
-    def tokens_per_image(self) -> int:
-        """Vision tokens per camera."""
-        return (self.image_size // self.vision['patch_size']) ** 2
-
-    @property
-    def num_layers(self) -> int:
-        """Layers of backbone and expert."""
-        return self.text['num_hidden_layers']
 
     def to_dict(self) -> dict[str, Any]:
         """Return plain values that `from_mapping` takes back."""

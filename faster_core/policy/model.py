@@ -2,55 +2,22 @@
 
 from __future__ import annotations
 
-import dataclasses
+from collections.abc import Callable
 
 import torch
 from torch import nn
 from torch.nn import functional as F
-from transformers import GemmaConfig, GemmaModel
 
-from faster_core.decoding.cache import StaticKV
-from faster_core.policy.backbone import Backbone
+from faster_core.decoding.cache import GrowingKV, StaticKV
+from faster_core.policy.backbones import Backbone
+from faster_core.policy.backbones.base import Prefix
 from faster_core.policy.config import PolicyConfig
-from faster_core.policy.masks import action_mask
+from faster_core.policy.expert import build_expert
+from faster_core.policy.layout import CodeLayout
+from faster_core.policy.masks import action_mask, attention_argument
 
-
-@dataclasses.dataclass(frozen=True, kw_only=True)
-class CodeLayout:
-    """How many action tokens there are; order is level, time slot, action slot.
-
-    A token's id is `level * codebook_size + code`; then come `<BoBlk>` and `<EoBlk>`.
-    """
-
-    num_levels: int
-    codebook_size: int
-    tokens_per_level: int
-
-    @property
-    def num_tokens(self) -> int:
-        """N."""
-        return self.num_levels * self.tokens_per_level
-
-    @property
-    def begin_token(self) -> int:
-        """Id of `<BoBlk>`."""
-        return self.num_levels * self.codebook_size
-
-    @property
-    def end_token(self) -> int:
-        """Id of `<EoBlk>`."""
-        return self.begin_token + 1
-
-
-@dataclasses.dataclass(kw_only=True)
-class Prefix:
-    """What the expert needs of an observation: keys and values, valid tokens, static cache."""
-
-    layers: list[tuple[torch.Tensor, torch.Tensor]]
-    valid: torch.Tensor
-    cache: StaticKV | None = None
-    mask: torch.Tensor | None = None
-    positions: torch.Tensor | None = None
+# In the targets of the loss: no token is expected here.
+IGNORED = -100
 
 
 class _PrefixThenOwn:
@@ -69,45 +36,48 @@ class _PrefixThenOwn:
         return torch.cat([old_keys, keys], dim=2), torch.cat([old_values, values], dim=2)
 
 
-class FasterVla(nn.Module):
-    """Backbone and expert; implements `faster_core.decoding.blockwise.BlockModel`."""
+class ActionModel(nn.Module):
+    """A backbone, and an expert (or the backbone itself) that attends to what it made."""
 
-    def __init__(
-        self,
-        config: PolicyConfig,
-        layout: CodeLayout,
-        *,
-        vocab_size: int,
-        num_cameras: int,
-        state_sizes: tuple[int, ...],
-    ) -> None:
-        """Build with random weights.
+    def __init__(self, config: PolicyConfig, backbone: Backbone, vocab_size: int) -> None:
+        """Build the expert for a backbone.
 
-        Raises:
-            ValueError: the block size does not divide the tokens of one level.
+        Args:
+            config: architecture.
+            backbone: of the configuration.
+            vocab_size: ids of action tokens.
         """
         super().__init__()
-        if layout.tokens_per_level % config.block_size:
-            raise ValueError(
-                f'block_size {config.block_size} does not divide the {layout.tokens_per_level} '
-                'tokens of a level'
-            )
-        self.config, self.layout = config, layout
-        self.block_size, self.num_tokens = config.block_size, layout.num_tokens
-        self.begin_token = layout.begin_token
-        self.num_blocks = layout.num_tokens // config.block_size
-        self.backbone = Backbone(
-            config, vocab_size=vocab_size, num_cameras=num_cameras, state_sizes=state_sizes
-        )
-        expert = GemmaConfig(**{**config.text, **config.expert}, vocab_size=layout.end_token + 1)
-        expert._attn_implementation = 'sdpa'
-        self.expert = GemmaModel(expert)
-        width = expert.hidden_size
-        self.slot = nn.Parameter(torch.randn(self.num_tokens + config.block_size, width) * 0.02)
-        self.head = nn.Linear(width, layout.end_token + 1, bias=False)
-        nn.init.normal_(self.head.weight, std=0.02)
+        self.config, self.backbone = config, backbone
+        self.expert = self.code_embedding = None
+        if config.action_expert == 'light':
+            self.expert = build_expert(backbone.language.config, config.expert, vocab_size)
+        else:
+            self.code_embedding = nn.Embedding(vocab_size, backbone.width)
+            with torch.no_grad():
+                words = backbone.language.get_input_embeddings()
+                known = words(torch.arange(min(256, words.num_embeddings)))
+                self.code_embedding.weight.normal_(std=float(known.std()))
 
-    # --- observation --------------------------------------------------------------------------
+    @property
+    def decoder(self) -> nn.Module:
+        """The text model that sees the action tokens."""
+        return self.backbone.language if self.expert is None else self.expert
+
+    @property
+    def width(self) -> int:
+        """Of the hidden states of action tokens."""
+        return self.decoder.config.hidden_size
+
+    @property
+    def device(self) -> torch.device:
+        """Where the weights are."""
+        return self.backbone.camera.device
+
+    @property
+    def dtype(self) -> torch.dtype:
+        """Precision of the weights."""
+        return self.backbone.camera.dtype
 
     def encode(
         self,
@@ -115,53 +85,133 @@ class FasterVla(nn.Module):
         text_ids: torch.Tensor,
         text_valid: torch.Tensor,
         state: torch.Tensor,
-    ) -> tuple[Prefix, torch.Tensor]:
-        """Run the backbone; return the prefix and its hidden states [B, P, width]."""
-        hidden, cache, valid = self.backbone.prefill(image_features, text_ids, text_valid, state)
-        return Prefix(layers=cache.layers, valid=valid), hidden
+        present: torch.Tensor | None = None,
+    ) -> Prefix:
+        """Run the backbone (`Backbone.prefill`)."""
+        return self.backbone.prefill(image_features, text_ids, text_valid, state, present)
 
-    def prepare(self, prefix: Prefix, cache: StaticKV | None = None) -> StaticKV:
-        """Copy the prefix into a static cache and lay out mask and positions for decoding."""
+    def attend(
+        self, embeds: torch.Tensor, mask: torch.Tensor, positions: torch.Tensor, cache: object
+    ) -> torch.Tensor:
+        """Run the decoder over embeddings [B, n, width] of action tokens; return hidden states.
+
+        Args:
+            embeds: inputs.
+            mask: bool [B, 1, n, keys].
+            positions: ids [B, n].
+            cache: gives the keys and values of what came before.
+        """
+        return self.decoder(
+            inputs_embeds=embeds,
+            attention_mask=attention_argument(mask, self.decoder.config, embeds.dtype),
+            position_ids=positions,
+            past_key_values=cache,
+            use_cache=True,
+        ).last_hidden_state
+
+    def attend_uncached(
+        self, embeds: torch.Tensor, prefix: Prefix, mask: torch.Tensor, positions: torch.Tensor
+    ) -> torch.Tensor:
+        """Run the decoder over embeddings, with the prefix before them; nothing is kept."""
+        return self.attend(embeds, mask, positions, _PrefixThenOwn(prefix.layers))
+
+
+class FasterVla(ActionModel):
+    """Codes, block by block; implements `faster_core.decoding.blockwise.BlockModel`."""
+
+    def __init__(self, config: PolicyConfig, layout: CodeLayout, backbone: Backbone) -> None:
+        """Build with random weights around a backbone.
+
+        Raises:
+            ValueError: the block size does not divide the tokens of one level.
+        """
+        layout.check_block_size(config.block_size)
+        tied = config.code_embeddings == 'tied'
+        vocab_size = layout.codebook_size + 2 if tied else layout.end_token + 1
+        super().__init__(config, backbone, vocab_size)
+        self.layout, self._tied = layout, tied
+        self.block_size, self.num_tokens = config.block_size, layout.num_tokens
+        self.begin_token, self.end_code = layout.begin_token, layout.end_code
+        self.num_blocks = layout.num_tokens // config.block_size
+        self.slot = nn.Parameter(
+            torch.randn(self.num_tokens + config.block_size, self.width) * 0.02
+        )
+        self.head = nn.Linear(self.width, vocab_size, bias=False)
+        nn.init.normal_(self.head.weight, std=0.02)
+        levels = torch.tensor(layout.levels).view(self.num_blocks, self.block_size)
+        self.register_buffer('levels', levels, persistent=False)
+        self._uniform = bool((levels == levels[:, :1]).all())
+
+    def prepare(
+        self,
+        prefix: Prefix,
+        cache: StaticKV | GrowingKV | None = None,
+        kind: Callable[[int, int], StaticKV | GrowingKV] = StaticKV,
+    ) -> StaticKV | GrowingKV:
+        """Copy the prefix into a cache and lay out mask and positions for decoding.
+
+        Args:
+            prefix: of `encode`.
+            cache: one to use again if it fits.
+            kind: of a new one.
+        """
         length = prefix.valid.shape[1]
         capacity = length + self.num_tokens
         if cache is None or cache.capacity != capacity:
-            cache = StaticKV(self.config.num_layers, capacity)
+            cache = kind(self.backbone.num_layers, capacity)
         cache.store_prefix(prefix.layers)
         prefix.cache = cache
         prefix.mask = action_mask(prefix.valid, self.num_tokens, self.block_size)
-        prefix.positions = self._positions(prefix.valid, self.num_tokens, jitter=False)
+        prefix.positions = self._positions(prefix.last, self.num_tokens, jitter=False)
         return cache
 
     # --- BlockModel -----------------------------------------------------------------------------
 
-    def token_offset(self, block: int) -> int:
-        """Return the id of code 0 of the level that block `block` belongs to."""
-        return self._level(block) * self.layout.codebook_size
+    def token_offset(self, block: int) -> torch.Tensor | int:
+        """Return what to add to codes of block `block` to get ids: one number, or [block_size]."""
+        if self._uniform:
+            return int(self.levels[block, 0]) * self.layout.codebook_size
+        return self.levels[block] * self.layout.codebook_size
 
     def block_logits(self, inputs: torch.Tensor, block: int, prefix: Prefix) -> torch.Tensor:
         """Logits of the codes [B, block_size, K] of one block; the cache takes its inputs."""
         first = block * self.block_size
         rows = slice(first, first + self.block_size)
         prefix.cache.rewind(prefix.valid.shape[1] + first)
-        hidden = self.expert(
-            inputs_embeds=self.expert.embed_tokens(inputs) + self.slot[rows],
-            attention_mask=prefix.mask[:, :, rows],
-            position_ids=prefix.positions[:, rows],
-            past_key_values=prefix.cache,
-            use_cache=True,
-        ).last_hidden_state
-        offset = self.token_offset(block)
-        return F.linear(hidden, self.head.weight[offset : offset + self.layout.codebook_size])
+        keys = prefix.cache.length_after(self.block_size)
+        hidden = self.attend(
+            self.embed(inputs, first),
+            prefix.mask[:, :, rows, :keys],
+            prefix.positions[:, rows],
+            prefix.cache,
+        )
+        return self.logits(hidden, block)
 
     def sequence_logits(self, inputs: torch.Tensor, prefix: Prefix) -> list[torch.Tensor]:
         """Logits of every block [B, block_size, K] of `inputs` [B, n], nothing cached."""
         hidden = self._hidden(inputs, prefix, jitter=False)
+        parts = hidden.split(self.block_size, dim=1)
+        return [self.logits(part, block) for block, part in enumerate(parts)]
+
+    def embed(self, tokens: torch.Tensor, first: int = 0) -> torch.Tensor:
+        """Embed input tokens [B, n] that stand from place `first` on."""
+        if self._tied:
+            size, begin = self.layout.codebook_size, self.layout.begin_token
+            tokens = torch.where(tokens < begin, tokens % size, tokens - begin + size)
+        table = self.code_embedding if self.expert is None else self.expert.get_input_embeddings()
+        return table(tokens) + self.slot[first : first + tokens.shape[1]]
+
+    def logits(self, hidden: torch.Tensor, block: int) -> torch.Tensor:
+        """Logits of the codes [B, block_size, K] from hidden states of one block.
+
+        After the last block, where `<EoBlk>` is due, those of the last level.
+        """
         size = self.layout.codebook_size
-        logits = []
-        for block, part in enumerate(hidden.split(self.block_size, dim=1)):
-            offset = self.token_offset(block)
-            logits.append(F.linear(part, self.head.weight[offset : offset + size]))
-        return logits
+        block = min(block, self.num_blocks - 1)
+        if self._uniform:
+            offset = 0 if self._tied else int(self.levels[block, 0]) * size
+            return F.linear(hidden, self.head.weight[offset : offset + size])
+        return torch.einsum('bnw,nkw->bnk', hidden, self._codes_at(self.levels[block]))
 
     # --- training -----------------------------------------------------------------------------
 
@@ -169,50 +219,61 @@ class FasterVla(nn.Module):
         """Cross-entropy of the tokens [B, N] given the observation and the earlier blocks.
 
         The softmax of a block runs over the codes of its level, `<BoBlk>` and `<EoBlk>`; after
-        the last block `<EoBlk>` is the target.
+        the last block `<EoBlk>` is the target. Tokens `IGNORED` are not trained (after the end of
+        a chunk of variable length).
 
         Returns:
             'level0', 'level1', …: mean cross-entropy per level; 'end': that of `<EoBlk>`;
             'accuracy0', …: share of right codes.
         """
         begin = tokens.new_full((tokens.shape[0], self.block_size), self.begin_token)
-        hidden = self._hidden(torch.cat([begin, tokens], dim=1), prefix, jitter=True)
-        special = self.head.weight[self.layout.begin_token :]
-        size, per_level = self.layout.codebook_size, self.layout.tokens_per_level
+        known = torch.where(tokens == IGNORED, self.layout.end_token, tokens)
+        hidden = self._hidden(torch.cat([begin, known], dim=1), prefix, jitter=True)
+        size, levels = self.layout.codebook_size, self.levels.flatten()
+        special = self.head.weight[-2:]
         losses = {}
         for level in range(self.layout.num_levels):
-            part = slice(level * per_level, (level + 1) * per_level)
-            codes = self.head.weight[level * size : (level + 1) * size]
-            logits = F.linear(hidden[:, part], torch.cat([codes, special]))
-            target = tokens[:, part] - level * size
-            losses[f'level{level}'] = F.cross_entropy(logits.flatten(0, 1), target.flatten())
-            losses[f'accuracy{level}'] = (logits.argmax(-1) == target).float().mean()
-        logits = F.linear(hidden[:, self.num_tokens :], torch.cat([codes, special]))
+            places = (levels == level).nonzero().squeeze(1)
+            weight = torch.cat([self._codes_at(places.new_tensor([level]))[0], special])
+            logits = F.linear(hidden[:, places], weight)
+            target = torch.where(
+                tokens[:, places] == IGNORED, IGNORED, tokens[:, places] - level * size
+            )
+            losses[f'level{level}'] = F.cross_entropy(
+                logits.flatten(0, 1), target.flatten(), ignore_index=IGNORED
+            )
+            right = (logits.argmax(-1) == target).sum() / (target != IGNORED).sum().clamp(min=1)
+            losses[f'accuracy{level}'] = right.float()
+        logits = F.linear(hidden[:, self.num_tokens :], weight)
         end = torch.full_like(begin, size + 1)
         losses['end'] = F.cross_entropy(logits.flatten(0, 1), end.flatten())
         return losses
 
     # --- shared ---------------------------------------------------------------------------------
 
+    def _codes_at(self, levels: torch.Tensor) -> torch.Tensor:
+        """Return the output weights [n, K, width] of the codes of levels [n]."""
+        size = self.layout.codebook_size
+        if self._tied:
+            return self.head.weight[:size].expand(len(levels), -1, -1)
+        codes = self.head.weight[: self.layout.begin_token]
+        return codes.view(self.layout.num_levels, size, -1)[levels]
+
     def _hidden(self, inputs: torch.Tensor, prefix: Prefix, *, jitter: bool) -> torch.Tensor:
         count = inputs.shape[1]
-        return self.expert(
-            inputs_embeds=self.expert.embed_tokens(inputs) + self.slot[:count],
-            attention_mask=action_mask(prefix.valid, count, self.block_size),
-            position_ids=self._positions(prefix.valid, count, jitter=jitter),
-            past_key_values=_PrefixThenOwn(prefix.layers),
-            use_cache=True,
-        ).last_hidden_state
+        return self.attend_uncached(
+            self.embed(inputs),
+            prefix,
+            action_mask(prefix.valid, count, self.block_size),
+            self._positions(prefix.last, count, jitter=jitter),
+        )
 
-    def _positions(self, valid: torch.Tensor, count: int, *, jitter: bool) -> torch.Tensor:
-        """Position ids [B, count] that follow the prefix's last one."""
-        device = valid.device
+    def _positions(self, last: torch.Tensor, count: int, *, jitter: bool) -> torch.Tensor:
+        """Position ids [B, count] that follow the prefix's last one [B, 1]."""
         if jitter and self.training:
-            steps = 1 + torch.randint(0, self.config.position_jitter + 1, (count,), device=device)
+            steps = 1 + torch.randint(
+                0, self.config.position_jitter + 1, (count,), device=last.device
+            )
         else:
-            steps = torch.full((count,), self.config.position_gap, device=device)
-        return valid.sum(1, keepdim=True) - 1 + steps.cumsum(0)
-
-    def _level(self, block: int) -> int:
-        level = block * self.block_size // self.layout.tokens_per_level
-        return min(level, self.layout.num_levels - 1)
+            steps = torch.full((count,), self.config.position_gap, device=last.device)
+        return last + steps.cumsum(0)

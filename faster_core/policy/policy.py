@@ -2,26 +2,27 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 import pathlib
 import time
+from typing import Any
 
 import numpy as np
 import torch
 
 from faster_core.chunk import ActionChunk, StageTiming
-from faster_core.data.reference import reference_of
-from faster_core.decoding.blockwise import decode
-from faster_core.decoding.cache import StaticKV
-from faster_core.decoding.sampling import SamplingConfig
+from faster_core.data.reference import ABSOLUTE, reference_of
+from faster_core.decoding.blockwise import Block
+from faster_core.decoding.sampling import confidence, SamplingConfig
 from faster_core.embodiment import Embodiment
 from faster_core.errors import ConfigError, DecodeError
 from faster_core.observation import Observation
 from faster_core.policy import checkpoint
+from faster_core.policy.engines import make_engine, ModelInputs
 from faster_core.policy.images import to_square
 from faster_core.policy.inputs import state_input
 
 DTYPES = {'float32': torch.float32, 'bfloat16': torch.bfloat16}
-ENGINES = ('eager',)
 
 
 class Policy:
@@ -44,7 +45,7 @@ class Policy:
             parts: what `checkpoint.load` returns.
             device: 'auto' (CUDA if there is one), 'cpu', 'cuda', 'cuda:1', …
             dtype: 'auto' (bfloat16 on CUDA, float32 elsewhere), 'float32' or 'bfloat16'.
-            engine: 'auto' or 'eager'.
+            engine: 'auto' or a name of `faster_core.policy.engines.ENGINES`.
             temperature: 0 is greedy.
             top_k: tokens drawn from when the temperature is positive.
             seed: of the drawing.
@@ -52,8 +53,6 @@ class Policy:
         Raises:
             ConfigError: an unknown device, dtype or engine.
         """
-        if engine not in ('auto', *ENGINES):
-            raise ConfigError(f'engine: expected auto or {", ".join(ENGINES)}, found {engine!r}')
         self._device = _device(device)
         if dtype == 'auto':
             dtype = 'bfloat16' if self._device.type == 'cuda' else 'float32'
@@ -62,11 +61,13 @@ class Policy:
         self._parts = parts
         self._model = parts.model.to(self._device, DTYPES[dtype]).eval()
         self._tokenizer = parts.tokenizer
-        self._tokenizer.model.to(self._device)
+        if hasattr(self._tokenizer, 'model'):
+            self._tokenizer.model.to(self._device)
+        self._engine = make_engine(engine, self._model, self._tokenizer)
         self._sampling = SamplingConfig(temperature=temperature, top_k=top_k)
         self._generator = torch.Generator(self._device)
         self._seed = seed
-        self._cache: StaticKV | None = None
+        self._text: tuple[str, tuple[torch.Tensor, torch.Tensor]] | None = None
         self._sequence_id = 0
         self.reset()
 
@@ -103,6 +104,11 @@ class Policy:
         return self._parts.embodiment
 
     @property
+    def engine(self) -> str:
+        """Name of the engine that runs the model."""
+        return self._engine.name
+
+    @property
     def image_size(self) -> int:
         """Side of the square the policy sees, pixels."""
         return self._parts.config.image_size
@@ -134,101 +140,170 @@ class Policy:
         self.reset()
 
     @torch.inference_mode()
-    def predict(self, observation: Observation, num_levels: int | None = None) -> ActionChunk:
+    def predict(
+        self,
+        observation: Observation,
+        num_levels: int | None = None,
+        on_chunk: Callable[[ActionChunk], None] | None = None,
+    ) -> ActionChunk:
         """Compute the chunk for an observation.
 
         Args:
             observation: images of any size, state in SI units, instruction.
-            num_levels: decode only the first levels of the residual quantiser (faster, coarser).
+            num_levels: decode only the first levels of the residual quantiser (faster, coarser);
+                only with order 'level'.
+            on_chunk: called with the coarser chunk as soon as a level is complete, all levels but
+                the last one.
 
         Returns:
-            Chunk in SI units with codes and the time of every stage; row 0 is due one step
-            period after the observation.
+            Chunk in SI units with codes, confidence and the time of every stage; row 0 is due one
+            step period after the observation.
 
         Raises:
             ObservationError, InstructionError: the observation is not usable.
-            DecodeError: the result is not finite.
+            DecodeError: the result is not finite, or the tokens stand for nothing.
+            ValueError: `num_levels` out of range.
         """
         clock = _Stopwatch(self._device)
-        observation.validate(self.embodiment)
+        observation.validate(self.embodiment, self._parts.config.missing_cameras)
         self.check_instruction(observation.instruction)
-        pixels, text_ids, text_valid, state = self._tensors(observation)
+        reference = reference_of(
+            observation.state,
+            self.embodiment,
+            getattr(self._tokenizer.config, 'reference', ABSOLUTE),
+        )
+        inputs = self._inputs(observation)
         preprocess = clock.lap()
-        features = self._model.backbone.vision(pixels)
+        features = self._engine.vision(inputs.pixels)
         vision = clock.lap()
-        prefix, _ = self._model.encode(features, text_ids, text_valid, state)
-        self._cache = self._model.prepare(prefix, self._cache)
+        self._engine.prefill(features, inputs)
         prefill = clock.lap()
-        blocks: list[float] = []
-        tokens = decode(
-            self._model,
-            prefix,
-            sampling=self._sampling,
-            num_blocks=self._num_blocks(num_levels),
-            device=self._device,
-            generator=self._generator,
-            on_block=blocks.append,
-        )
-        clock.lap()
-        codes = self._tokenizer.codes(tokens - self._level_offsets(tokens.shape[1]))[0]
-        codes = codes.cpu().numpy()
-        values = self._tokenizer.decode(codes) + reference_of(
-            observation.state, self.embodiment, self._tokenizer.config.reference
-        )
-        if not np.isfinite(values).all():
-            raise DecodeError('the decoded chunk is not finite')
-        detokenize = clock.lap()
         self._sequence_id += 1
-        period = self.embodiment.step_period
-        return ActionChunk(
-            values=values,
-            stamp=observation.stamp,
-            first_step_offset=period,
-            step_period=period,
-            sequence_id=self._sequence_id,
-            embodiment_checksum=self.embodiment.checksum,
-            codes=codes,
-            timing=StageTiming(
+
+        def chunk(values: np.ndarray, **fields: Any) -> ActionChunk:
+            values = values + reference
+            if not np.isfinite(values).all():
+                raise DecodeError('the decoded chunk is not finite')
+            detokenize = clock.lap()
+            period = self.embodiment.step_period
+            timing = StageTiming(
                 preprocess_ms=preprocess,
                 vision_ms=vision,
                 prefill_ms=prefill,
-                decode_block_ms=tuple(blocks),
+                decode_block_ms=tuple(b.milliseconds for b in blocks),
                 detokenize_ms=detokenize,
                 total_ms=clock.total(),
-            ),
+            )
+            return ActionChunk(
+                values=values,
+                stamp=observation.stamp,
+                first_step_offset=period,
+                step_period=period,
+                sequence_id=self._sequence_id,
+                embodiment_checksum=self.embodiment.checksum,
+                timing=timing,
+                **fields,
+            )
+
+        blocks: list[Block] = []
+        if self._parts.config.head == 'flow':
+            values = self._flow()
+            clock.lap()
+            return chunk(values)
+
+        def on_block(block: Block) -> None:
+            blocks.append(block)
+            if on_chunk is not None and (levels := self._complete_levels(len(blocks))):
+                codes = self._codes(torch.cat([b.tokens for b in blocks], dim=1))
+                clock.lap()
+                on_chunk(chunk(self._engine.detokenize(codes), codes=codes, num_levels=levels))
+
+        tokens = self._engine.decode(
+            self._sampling,
+            num_blocks=self._num_blocks(num_levels),
+            generator=self._generator,
+            on_block=on_block,
+        )
+        clock.lap()
+        codes = self._codes(tokens)
+        offsets = [self._model.token_offset(b.index) for b in blocks]
+        log_prob, entropy = confidence(
+            [b.logits for b in blocks],
+            [b.tokens - o for b, o in zip(blocks, offsets, strict=True)],
+        )
+        return chunk(
+            self._engine.detokenize(codes),
+            codes=codes,
+            log_prob=tuple(log_prob),
+            entropy=tuple(entropy),
         )
 
-    def _tensors(self, observation: Observation) -> tuple[torch.Tensor, ...]:
+    def _flow(self) -> np.ndarray:
+        shape = (1, self._tokenizer.horizon, self._tokenizer.action_dim)
+        noise = torch.randn(
+            shape, generator=self._generator, device=self._device, dtype=self._engine.dtype
+        )
+        return self._tokenizer.normalizer.denormalize(self._engine.integrate(noise)[0])
+
+    def _codes(self, tokens: torch.Tensor) -> np.ndarray:
+        """Return what the tokenizer decodes, of one chunk, from token ids [1, n]."""
+        codes = self._model.layout.codes(tokens)[0].cpu().numpy()
+        if self._model.end_code is not None:
+            ends = np.flatnonzero(codes == self._model.end_code)
+            if not len(ends):
+                raise DecodeError(
+                    f'no end within {self._model.num_tokens} tokens: the chunk is incomplete'
+                )
+            return codes[: ends[0]]
+        return self._tokenizer.codes(codes[None])[0]
+
+    def _inputs(self, observation: Observation) -> ModelInputs:
+        size, cameras = self.image_size, self.embodiment.cameras
+        missing = [c not in observation.images for c in cameras]
+        grey = np.full((size, size, 3), 127, dtype=np.uint8)
         images = [
-            to_square(observation.images[camera], self.image_size)
-            for camera in self.embodiment.cameras
+            grey if gone else to_square(observation.images[camera], size)
+            for camera, gone in zip(cameras, missing, strict=True)
         ]
-        ids, valid = self._parts.text.encode(observation.instruction)
         state = state_input(
             self._parts.state(observation.state), self._parts.config, self._parts.text
         )
         if state.is_floating_point():
-            state = state.to(self._model.head.weight.dtype)
-        tensors = (
-            torch.from_numpy(np.stack(images)),
-            torch.from_numpy(ids),
-            torch.from_numpy(valid),
-            state,
+            state = state.to(self._engine.dtype)
+        present = torch.tensor([[not gone for gone in missing]], device=self._device)
+        ids, valid = self._text_tensors(observation.instruction)
+        return ModelInputs(
+            pixels=torch.from_numpy(np.stack(images))[None].to(self._device),
+            text_ids=ids,
+            text_valid=valid,
+            state=state[None].to(self._device),
+            present=present if any(missing) else None,
         )
-        return tuple(t[None].to(self._device) for t in tensors)
+
+    def _text_tensors(self, instruction: str) -> tuple[torch.Tensor, torch.Tensor]:
+        """Return ids and valid ones, computed once per instruction."""
+        if self._text is None or self._text[0] != instruction:
+            arrays = self._parts.text.encode(instruction)
+            tensors = tuple(torch.from_numpy(a)[None].to(self._device) for a in arrays)
+            self._text = (instruction, tensors)
+        return self._text[1]
 
     def _num_blocks(self, num_levels: int | None) -> int | None:
-        layout = self._model.layout
         if num_levels is None:
             return None
+        layout = self._model.layout
         if not 1 <= num_levels <= layout.num_levels:
             raise ValueError(f'num_levels: expected 1..{layout.num_levels}, found {num_levels}')
+        if layout.order != 'level':
+            raise ValueError('num_levels: only a policy of order level decodes coarse first')
         return num_levels * layout.tokens_per_level // self._model.block_size
 
-    def _level_offsets(self, count: int) -> torch.Tensor:
+    def _complete_levels(self, num_blocks: int) -> int:
+        """Return how many levels are complete after some blocks; 0 if none just became so."""
         layout = self._model.layout
-        levels = torch.arange(count, device=self._device) // layout.tokens_per_level
-        return levels * layout.codebook_size
+        levels, rest = divmod(num_blocks * self._model.block_size, layout.tokens_per_level)
+        done = layout.order == 'level' and not rest and levels < layout.num_levels
+        return levels if done else 0
 
 
 class _Stopwatch:

@@ -5,7 +5,7 @@ Stored as a `tokenizers` JSON file in the checkpoint; nothing is downloaded.
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 import pathlib
 
 import numpy as np
@@ -101,6 +101,14 @@ class TextEncoder:
             raise InstructionError(
                 f'the instruction has {len(ids)} words, at most {self.max_tokens - 1} are accepted'
             )
+
+    def state_tokens(self, bins: np.ndarray) -> np.ndarray:
+        """Return the ids int64 [..., S] of state bins 0..255 [..., S]."""
+        return bins + self.first_state_bin
+
+    def token_ids(self, tokens: Sequence[str]) -> tuple[int, ...]:
+        """Return the ids of special tokens: this encoder has none of a pretrained model."""
+        return ()
 
     def encode(self, instruction: str) -> tuple[np.ndarray, np.ndarray]:
         """Return ids int64 [L] and which of them are not padding, bool [L]."""

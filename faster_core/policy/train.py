@@ -219,7 +219,7 @@ def _run(job: _Job, rank: int) -> Iterator[dict[str, float]]:
         from_mapping(AuxiliaryWeights, config.auxiliary, source='auxiliary'),
         samples,
         width=width,
-        num_image_tokens=parts.config.tokens_per_image * len(parts.embodiment.cameras),
+        num_image_tokens=parts.model.backbone.tokens_per_image * len(parts.embodiment.cameras),
         num_state_tokens=num_states,
     )
     trainee = _Trainee(parts.model, auxiliary)
@@ -346,10 +346,10 @@ def _losses(
 ) -> dict[str, torch.Tensor]:
     model = trainee.model
     features = model.backbone.vision(batch['pixels'])
-    prefix, hidden = model.encode(features, batch['ids'], batch['valid'], batch['state'])
+    prefix = model.encode(features, batch['ids'], batch['valid'], batch['state'])
     losses = model.loss(prefix, batch['tokens']) if with_expert else {}
     labels = {name: batch[name] for name in LABELS if name != 'tokens'}
-    losses['auxiliary'], errors = trainee.auxiliary(features, hidden, **labels)
+    losses['auxiliary'], errors = trainee.auxiliary(features, prefix.hidden, **labels)
     return losses | errors
 
 
@@ -368,12 +368,11 @@ def _held_out_error(batches: Batches, rows: np.ndarray, count: int = 256) -> flo
     for group in np.array_split(chosen, max(1, len(chosen) // 32)):
         batch = batches.make(group)
         features = model.backbone.vision(batch['pixels'])
-        prefix, _ = model.encode(features, batch['ids'], batch['valid'], batch['state'])
+        prefix = model.encode(features, batch['ids'], batch['valid'], batch['state'])
         model.prepare(prefix)
         decoded = decode(model, prefix, sampling=SamplingConfig(), batch=len(group))
-        shape = model.layout
-        offsets = torch.arange(decoded.shape[1]) // shape.tokens_per_level * shape.codebook_size
-        actions = tokenizer.decode(tokenizer.codes((decoded - offsets).numpy()))
+        codes = model.layout.codes(decoded).numpy()
+        actions = tokenizer.decode(tokenizer.codes(codes))
         error = tokenizer.normalizer.normalize(actions) - batch['chunk'].numpy()
         errors.append(np.abs(error).mean())
     return float(np.mean(errors))

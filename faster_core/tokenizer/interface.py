@@ -69,6 +69,11 @@ class ActionTokenizer(abc.ABC):
         """Read such a folder; CheckpointError names what is missing or damaged."""
 
     @property
+    def num_tokens(self) -> int | None:
+        """Tokens of a chunk; None if that varies."""
+        return None
+
+    @property
     def num_parameters(self) -> int:
         """Learned numbers: weights, codebooks, table entries."""
         return 0

@@ -77,6 +77,11 @@ class RvqTokenizer(ActionTokenizer):
         """Build autoencoder and quantiser with random weights."""
 
     @property
+    def num_tokens(self) -> int:
+        """N_c * C_h * C_a."""
+        return self.config.num_levels * int(np.prod(self.config.latent_shape))
+
+    @property
     def num_parameters(self) -> int:
         """Weights and codebook vectors."""
         weights = sum(p.numel() for p in self.model.parameters())

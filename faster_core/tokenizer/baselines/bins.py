@@ -49,6 +49,11 @@ class Bins(FittedTokenizer):
         """Nothing to fit beside the normalisation."""
         return cls(config, normalizer)
 
+    @property
+    def num_tokens(self) -> int:
+        """H * D."""
+        return self.horizon * self.action_dim
+
     def _encode(self, normal: np.ndarray) -> np.ndarray:
         share = (normal + self.config.limit) / (2 * self.config.limit)
         indices = np.floor(share * self.config.num_bins).astype(np.int64)
@@ -56,6 +61,6 @@ class Bins(FittedTokenizer):
 
     def _decode(self, codes: Any) -> np.ndarray:
         shape = (-1, self.horizon, self.action_dim)
-        indices = np.stack(self._check_tokens(codes, self.horizon * self.action_dim))
+        indices = np.stack(self._check_tokens(codes, self.num_tokens))
         centres = (indices.reshape(shape) + 0.5) / self.config.num_bins
         return ((2 * centres - 1) * self.config.limit).astype(np.float32)

@@ -87,6 +87,11 @@ class BSplineTokenizer(FittedTokenizer):
         return cls(fitted, normalizer)
 
     @property
+    def num_tokens(self) -> int:
+        """Control points times D."""
+        return self.config.num_points * self.action_dim
+
+    @property
     def num_parameters(self) -> int:
         """Ranges of the control points."""
         return self._centre.size + self._half_range.size
@@ -98,8 +103,7 @@ class BSplineTokenizer(FittedTokenizer):
         return np.clip(bins, 0, self.config.num_bins - 1).reshape(len(normal), -1)
 
     def _decode(self, codes: Any) -> np.ndarray:
-        count = self.config.num_points * self.action_dim
-        bins = np.stack(self._check_tokens(codes, count))
+        bins = np.stack(self._check_tokens(codes, self.num_tokens))
         share = (bins.reshape(-1, self.config.num_points, self.action_dim) + 0.5) * 2
         points = (share / self.config.num_bins - 1) * self._half_range + self._centre
         return (self._basis @ points).astype(np.float32)

