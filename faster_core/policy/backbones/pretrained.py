@@ -58,7 +58,7 @@ class PretrainedBackbone(Backbone):
         shape = (3, 1, 1)
         self.register_buffer('mean', torch.tensor(config.image_mean).view(shape), persistent=False)
         self.register_buffer('std', torch.tensor(config.image_std).view(shape), persistent=False)
-        self.register_buffer('around', torch.tensor(around), persistent=False)
+        self.register_buffer('around', torch.tensor(around, dtype=torch.int64), persistent=False)
         with torch.no_grad():
             grey = torch.zeros((1, self._size, self._size, 3), dtype=torch.uint8)
             try:
