@@ -1,8 +1,8 @@
 """Packaging of faster_core and faster_vla_ros: one file for colcon (ament_python) and for pip.
 
-`pip install .` needs no ROS and gives a working `faster_core`; the extras (sim, train, data, ros,
-test) add the rest. There is no [project] table in pyproject.toml on purpose: colcon reads this
-file.
+`pip install .` needs no ROS and gives a working `faster_core`; the extras (sim, train, data,
+remote, ros, test) add the rest. There is no [project] table in pyproject.toml on purpose: colcon
+reads this file.
 """
 
 import pathlib
@@ -101,6 +101,7 @@ setup(
             'rosbags',
             'tqdm',
         ],
+        'remote': ['grpcio', 'msgpack'],
         'ros': ROS_WHEELS,
         'test': [
             'colcon-common-extensions',

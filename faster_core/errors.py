@@ -31,3 +31,19 @@ class InstructionError(FasterVlaError, ValueError):
 
 class DecodeError(FasterVlaError, RuntimeError):
     """Codes could not be decoded into a finite action chunk."""
+
+
+class RemoteError(FasterVlaError, RuntimeError):
+    """The policy server failed; the errors of its policy keep their own classes."""
+
+
+class RemoteUnavailableError(RemoteError):
+    """There is no policy server at the address, or it is gone."""
+
+
+class RemoteTimeoutError(RemoteError):
+    """The policy server did not answer in time."""
+
+
+class RemoteProtocolError(RemoteError):
+    """Client and server speak different protocols, or a message is malformed."""

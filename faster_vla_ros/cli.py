@@ -27,6 +27,8 @@ COMMANDS = {
     'demo': ('faster_vla_ros.demo', 'one instruction in simulation, with video'),
     'eval': ('faster_vla_ros.evaluate', 'success and latency over many episodes'),
     'bench': ('faster_core.cli.bench', 'latency of the policy alone'),
+    'serve': ('faster_core.cli.remote', 'the policy, for clients on other machines'),
+    'bench-remote': ('faster_core.cli.remote', 'what a policy server costs per call'),
     'demos': ('faster_core.cli.demos', 'collect demonstrations in simulation'),
     'data': ('faster_core.cli.data', 'motions for training and comparing action tokenizers'),
     'tokenizer': ('faster_core.cli.tokenizer', 'train or evaluate the action tokenizer'),
@@ -45,6 +47,8 @@ EXTRAS = {
     'gymnasium': 'data',
     'pyarrow': 'data',
     'rosbags': 'data',
+    'grpc': 'remote',
+    'msgpack': 'remote',
 }
 # No extra can name it: it asks for one old MuJoCo and runs on ours.
 NO_DEPENDENCIES = {'metaworld': 'metaworld==3.1.1'}

@@ -115,7 +115,10 @@ def test_a_missing_ros_package_is_told_with_the_way_to_get_it(command, capsys, m
 
 @pytest.mark.parametrize(
     ('missing', 'extra'),
-    [('mujoco', 'sim'), ('mink', 'sim'), ('tqdm', 'train'), ('matplotlib.pyplot', 'train')],
+    [
+        *(('mujoco', 'sim'), ('mink', 'sim'), ('tqdm', 'train'), ('matplotlib.pyplot', 'train')),
+        *(('grpc', 'remote'), ('msgpack', 'remote')),
+    ],
 )
 def test_a_missing_extra_is_told_by_its_name(command, capsys, missing, extra):
     command(raising(ModuleNotFoundError(f'No module named {missing!r}', name=missing)))
@@ -130,7 +133,7 @@ def test_any_other_missing_package_is_told(command, capsys):
 
 
 def test_commands_of_the_core_name_no_ros():
-    for name in ('bench', 'data', 'demos', 'tokenizer', 'policy'):
+    for name in ('bench', 'bench-remote', 'data', 'demos', 'serve', 'tokenizer', 'policy'):
         closure = import_closure(cli.COMMANDS[name][0])
         assert closure
         assert not [m for m in closure if m.startswith('faster_vla_ros')]
@@ -141,7 +144,7 @@ def test_help_on_a_command_needs_neither_ros_nor_torch():
         'import json, sys\n'
         "sys.modules['rclpy'] = None\n"
         'from faster_vla_ros import cli\n'
-        "for name in ('bench', 'data', 'eval', 'demos', 'policy', 'tokenizer'):\n"
+        "for name in ('bench', 'data', 'eval', 'demos', 'policy', 'serve', 'tokenizer'):\n"
         '    try:\n'
         "        cli.main([name, '--help'])\n"
         '    except SystemExit as e:\n'

@@ -68,6 +68,7 @@ ROOMS = {
         },
         set(),
     ),
+    'remote': ({'cv2', 'grpc', 'msgpack', 'numpy'}, set()),
     'training': ({'matplotlib', 'numpy', 'safetensors', 'torch', 'tqdm', 'yaml'}, set()),
     'sim': ({'cv2', 'daqp', 'imageio', 'mink', 'mujoco', 'numpy', 'yaml'}, {'data'}),
 }
@@ -193,6 +194,22 @@ def test_importing_the_execution_room_loads_no_torch():
     )
     assert 'faster_core.execution' in loaded
     assert not _roots(loaded) & TORCH_ROOTS
+
+
+def test_client_and_server_of_a_remote_policy_name_no_torch():
+    for name in ('client', 'server'):
+        closure = import_closure(f'faster_core.remote.{name}')
+        assert f'faster_core.remote.{name}' in closure
+        assert not {m for m, names in closure.items() if _roots(names) & TORCH_ROOTS}
+
+
+def test_importing_the_client_of_a_remote_policy_loads_no_torch():
+    loaded = _run(
+        'import json, sys, faster_core.remote.client\nprint(json.dumps(sorted(sys.modules)))'
+    )
+    assert {'grpc', 'faster_core.remote.client'} <= set(loaded)
+    assert not _roots(loaded) & TORCH_ROOTS
+    assert not [m for m in loaded if m.startswith('faster_core.policy')]
 
 
 def _wall_clock_reads(source):

@@ -336,7 +336,7 @@ def test_pip_install_into_an_empty_environment_gives_the_core_and_no_ros(source_
     constraints = ROOT / 'constraints.txt'
     pip = (python, '-m', 'pip', '--disable-pip-version-check', 'install', '-q', '-c', constraints)
     _run(*pip, 'torch', timeout=600)
-    _run(*pip, f'{source_copy}[sim,train]', timeout=600)
+    _run(*pip, f'{source_copy}[sim,train,remote]', timeout=600)
     _check_installed_core(python, prefix, 200)
     listed = _run(python, '-m', 'pip', 'list', timeout=60)
     assert 'rclpy' not in listed

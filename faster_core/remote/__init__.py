@@ -1,0 +1,1 @@
+"""The policy on another machine: a server beside the accelerator, a client without torch."""
