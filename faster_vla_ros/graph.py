@@ -96,6 +96,11 @@ class Argument:
 ARGUMENTS = (
     Argument(name='sim', default=True, help='start the simulated robot; false: a real one'),
     Argument(name='checkpoint', default='', help='folder; empty: the shipped demo checkpoint'),
+    Argument(
+        name='remote',
+        default='',
+        help='host:port of a policy server; of the checkpoint only embodiment.yaml is read then',
+    ),
     Argument(name='params_file', default='', help='robot parameters; empty: config/robots'),
     Argument(name='dry_run', default=False, help='compute everything, command nothing'),
     Argument(
@@ -169,7 +174,7 @@ def r1lite_wbc(*, nodes: Sequence[str] | None = None, **arguments: Any) -> Graph
             executable='policy_node',
             parameter_files=(parameter_file,),
             parameters={
-                'checkpoint_path': str(checkpoint.resolve()),
+                **_policy_source(values['remote'], checkpoint, embodiment),
                 'default_instruction': values['instruction'],
                 **sim_time,
             },
@@ -200,7 +205,7 @@ def fastdds_profile() -> pathlib.Path:
 
 
 def checkpoint_needed(graph: Graph) -> pathlib.Path | None:
-    """Return the checkpoint folder a graph's policy loads; None without a policy."""
+    """Return the checkpoint folder a graph's policy loads; None without a policy of its own."""
     for node in graph.nodes:
         if 'checkpoint_path' in node.parameters:
             return pathlib.Path(node.parameters['checkpoint_path'])
@@ -217,6 +222,15 @@ def _with_defaults(arguments: Mapping[str, Any]) -> dict[str, Any]:
         if not isinstance(value, type(defaults[name])) and name != 'auto_enable':
             raise ConfigError(f'{name}: expected {type(defaults[name]).__name__}, found {value!r}')
     return defaults | dict(arguments)
+
+
+def _policy_source(
+    remote: str, checkpoint: pathlib.Path, embodiment: pathlib.Path
+) -> dict[str, str]:
+    """Parameters that say where the policy is: here, or in a server for the dispatcher's robot."""
+    if not remote:
+        return {'checkpoint_path': str(checkpoint.resolve())}
+    return {'remote': remote, 'remote_embodiment': str(embodiment.resolve())}
 
 
 def _auto_enable(values: Mapping[str, Any]) -> bool:

@@ -15,11 +15,14 @@ from faster_core.chunk import ActionChunk
 from faster_core.embodiment import Embodiment
 from faster_core.errors import DecodeError, FasterVlaError
 from faster_core.observation import Observation
-from faster_vla_ros.sensors.images import to_rgb
+from faster_vla_ros.sensors.images import jpeg_file, to_rgb
 
 
 class PolicyLike(Protocol):
-    """What the node needs of `faster_core.policy.Policy`."""
+    """What the node needs of `faster_core.policy.Policy`.
+
+    A policy with `takes_jpeg` gets JPEG files (bytes) undecoded, one with `close` is closed.
+    """
 
     embodiment: Embodiment
 
@@ -153,12 +156,13 @@ class InferenceThread:
             self._done(outcome)
 
     def _infer(self, job: Job, start: float) -> Outcome:
-        with self._condition:
-            reset, self._reset_wanted = self._reset_wanted, False
-        if reset:
-            self._policy.reset()
         try:
-            images = {camera: to_rgb(camera, message) for camera, message in job.images.items()}
+            if self._reset_wanted:
+                self._policy.reset()
+                self._reset_wanted = False  # not if it failed: a server that is gone comes back
+            images = {
+                camera: self._image(camera, message) for camera, message in job.images.items()
+            }
             decoded = (time.perf_counter() - start) * 1e3
             observation = Observation(
                 images=images, state=job.state, instruction=job.instruction, stamp=job.stamp
@@ -168,6 +172,19 @@ class InferenceThread:
         except FasterVlaError as e:
             return Outcome(job=job, started=start, error=e, text=str(e))
         return Outcome(job=job, started=start, chunk=chunk, preprocess_ms=decoded)
+
+    def _reset_policy(self) -> None:
+        try:
+            self._policy.reset()
+        except FasterVlaError:  # a server that is gone may come back
+            self.reset()
+            raise
+
+    def _image(self, camera: str, message: Any) -> np.ndarray | bytes:
+        """Decode an image, unless the policy is elsewhere and takes the JPEG file as it is."""
+        takes_jpeg = getattr(self._policy, 'takes_jpeg', False)
+        jpeg = jpeg_file(message) if takes_jpeg else None
+        return to_rgb(camera, message) if jpeg is None else jpeg
 
     def _check(self, chunk: ActionChunk) -> None:
         """Refuse what must not reach the wire (DecodeError)."""

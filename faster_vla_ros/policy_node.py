@@ -24,6 +24,7 @@ from rclpy.time import Time
 from std_msgs.msg import String
 from std_srvs.srv import SetBool, Trigger
 
+from faster_core.embodiment import Embodiment
 from faster_core.errors import ConfigError, DecodeError, FasterVlaError
 from faster_vla_msgs.msg import PolicyStatus
 from faster_vla_ros import policy_parameters, qos
@@ -42,7 +43,12 @@ FIRST = 'waiting for the first observation'
 
 
 def load_policy(config: policy_parameters.PolicyNodeConfig) -> PolicyLike:
-    """Load a checkpoint; torch is imported here and nowhere else in the node."""
+    """Load a checkpoint, or connect to a policy server.
+
+    Torch is imported here and nowhere else in the node, and not at all with a server.
+    """
+    if config['remote']:
+        return _remote_policy(config)
     import torch
 
     from faster_core.policy import Policy
@@ -55,6 +61,20 @@ def load_policy(config: policy_parameters.PolicyNodeConfig) -> PolicyLike:
         engine=config['engine'],
         temperature=config['temperature'],
         seed=config['seed'],
+    )
+
+
+def _remote_policy(config: policy_parameters.PolicyNodeConfig) -> PolicyLike:
+    try:
+        from faster_core.remote.client import RemotePolicy
+    except ModuleNotFoundError as e:
+        raise ConfigError(f"remote: {e.name} is missing: pip install '.[remote]'") from e
+    file = config['remote_embodiment']
+    return RemotePolicy(
+        config['remote'],
+        timeout=config['remote_timeout'],
+        images=config['remote_images'],
+        embodiment_checksum=Embodiment.load(file).checksum if file else '',
     )
 
 
@@ -90,6 +110,8 @@ class PolicyNode(LifecycleNode):
         try:
             self.config = policy_parameters.read(self)
             self.policy = self._factory(self.config)
+            if hasattr(self.policy, 'close'):
+                self._endpoints.callback(self.policy.close)
             self._check_robot()
             self.policy.warmup(self.config['warmup_iterations'])
             self._create_endpoints()

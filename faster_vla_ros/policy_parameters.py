@@ -16,7 +16,19 @@ from faster_vla_ros.sensors.state import SourceConfig
 
 TABLE = {
     'autostart': Spec(type=bool, default=True, help='configure and activate at start'),
-    'checkpoint_path': Spec(type=str, help='folder of the policy'),
+    'checkpoint_path': Spec(
+        type=str, default='', help='folder of the policy; required without `remote`'
+    ),
+    'remote': Spec(
+        type=str, default='', help='host:port of a policy server, in place of a checkpoint'
+    ),
+    'remote_timeout': Spec(type=float, default=2.0, above=0.0, help='s for a call of it'),
+    'remote_images': Spec(
+        type=str, default='jpeg', one_of=('jpeg', 'raw'), help='how raw images are sent'
+    ),
+    'remote_embodiment': Spec(
+        type=str, default='', help='file the server must have the same of; empty: any'
+    ),
     'device': Spec(type=str, default='auto', help='auto, cpu, cuda, cuda:1, ...'),
     'dtype': Spec(type=str, default='auto', help='auto, float32 or bfloat16'),
     'engine': Spec(type=str, default='auto', help='auto or eager'),
@@ -41,6 +53,16 @@ TABLE = {
     'latency.warn': Spec(type=float, default=0.3, at_least=0.0, help='s, diagnostics'),
     'latency.error': Spec(type=float, default=0.6, at_least=0.0, help='s, diagnostics'),
 }
+# What the policy server is told in place of the node.
+OF_THE_SERVER = (
+    'checkpoint_path',
+    'device',
+    'dtype',
+    'engine',
+    'num_threads',
+    'seed',
+    'temperature',
+)
 CAMERA_TABLE = {
     'topic': Spec(type=str, default='', help='default: <camera>/image_raw'),
     'transport': Spec(type=str, default='raw', one_of=tuple(TYPES), help='raw or compressed'),
@@ -93,6 +115,7 @@ def read(node: Node) -> PolicyNodeConfig:
     table |= {f'{c}.{k}': spec for c in cameras for k, spec in CAMERA_TABLE.items()}
     table |= {f'{s}.{k}': spec for s in sources for k, spec in SOURCE_TABLE.items()}
     values = parameters.read(node, table)
+    _check_policy(values)
     if values['reference_camera'] not in values['cameras']:
         raise ConfigError(
             f'reference_camera: expected one of {", ".join(cameras)}, '
@@ -119,6 +142,20 @@ def read(node: Node) -> PolicyNodeConfig:
             for s in values['state_sources']
         },
     )
+
+
+def _check_policy(values: Mapping[str, Any]) -> None:
+    """Refuse neither checkpoint nor server, and a server told what it decides by itself."""
+    if not values['remote']:
+        if not values['checkpoint_path']:
+            raise ConfigError(
+                'parameter checkpoint_path is required (folder of the policy), or remote '
+                '(host:port of a policy server)'
+            )
+    elif given := [n for n in OF_THE_SERVER if values[n] != TABLE[n].default]:
+        raise ConfigError(
+            f'remote: {", ".join(given)} cannot be given with it: the policy server decides that'
+        )
 
 
 def _ids(given: Mapping[str, Any], name: str) -> tuple[str, ...]:

@@ -89,7 +89,14 @@ def test_robot_file_of_the_r1_lite_is_accepted(context):
 @pytest.mark.parametrize(
     ('changes', 'expected'),
     [
-        ({'checkpoint_path': REMOVE}, 'parameter checkpoint_path is required'),
+        ({'checkpoint_path': REMOVE}, 'parameter checkpoint_path is required.*or remote'),
+        ({'remote': 'a:1'}, 'remote: checkpoint_path cannot be given with it'),
+        (
+            {'checkpoint_path': REMOVE, 'remote': 'a:1', 'seed': 3, 'device': 'cuda'},
+            'remote: device, seed cannot be given',
+        ),
+        ({'remote_images': 'png'}, "remote_images: expected one of jpeg, raw, found 'png'"),
+        ({'remote_timeout': 0}, 'remote_timeout: expected more than 0.0'),
         ({'cameras': REMOVE}, 'parameter cameras is required'),
         ({'state_sources': REMOVE}, 'parameter state_sources is required'),
         ({'reference_camera': REMOVE}, 'parameter reference_camera is required'),

@@ -523,12 +523,17 @@ def test_a_server_that_does_not_answer_is_a_time_out_that_names_address_and_time
 
 
 def test_what_nobody_waits_for_any_more_is_not_computed():
-    with h.connected() as (client, served):
+    with h.connected() as (client, served), futures.ThreadPoolExecutor(1) as pool:
         served.gate.clear()
-        for stamp in (1.0, 2.0, 3.0):
-            with pytest.raises(RemoteTimeoutError):
-                client.predict(h.observation(stamp=stamp), timeout=0.4)
-        served.gate.set()
+        with RemotePolicy(client._address, timeout=PATIENT) as patient:
+            answer = pool.submit(patient.predict, h.observation(stamp=1.0))
+            assert served.entered.wait(PATIENT)
+            for stamp in (2.0, 3.0):
+                with pytest.raises(RemoteTimeoutError):
+                    client.predict(h.observation(stamp=stamp), timeout=0.4)
+            time.sleep(0.5)  # the server hears of it a little later
+            served.gate.set()
+            assert answer.result(PATIENT).stamp == 1.0
         client.predict(h.observation(stamp=4.0))
         assert [o.stamp for o in served.observations] == [1.0, 4.0]
 

@@ -12,6 +12,7 @@ from faster_vla_ros.compat.cv_bridge import CvBridge, CvBridgeError, ENCODINGS
 TYPES = {'raw': Image, 'compressed': CompressedImage}
 MAX_PIXELS = 64_000_000
 _BRIDGE = CvBridge()
+_JPEG = b'\xff\xd8\xff'
 
 
 def to_rgb(camera: str, message: Image | CompressedImage) -> np.ndarray:
@@ -46,6 +47,14 @@ def to_rgb(camera: str, message: Image | CompressedImage) -> np.ndarray:
         return _BRIDGE.imgmsg_to_cv2(message, 'rgb8')
     except CvBridgeError as e:
         raise ObservationError(f'camera {camera}: {e}') from e
+
+
+def jpeg_file(message: Image | CompressedImage) -> bytes | None:
+    """Return the JPEG file a message holds; None if it holds anything else."""
+    if not isinstance(message, CompressedImage):
+        return None
+    data = bytes(message.data)
+    return data if data.startswith(_JPEG) else None
 
 
 def _decompress(camera: str, message: CompressedImage) -> np.ndarray:
