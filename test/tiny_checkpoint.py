@@ -108,9 +108,9 @@ def tiny_tokenizer(seed=0, **fields):
     return tokenizer
 
 
-def tiny_parts(seed=0, **model):
+def tiny_parts(seed=0, tokenizer=None, **model):
     """Return the parts of the checkpoint; `model` changes fields of `PolicyConfig`."""
-    embodiment, tokenizer = r1_lite(), tiny_tokenizer(seed)
+    embodiment, tokenizer = r1_lite(), tokenizer or tiny_tokenizer(seed)
     config = PolicyConfig(**{**MODEL, **model})
     text = TextEncoder.train(INSTRUCTIONS, config.max_text_tokens)
     states = home_state() + np.random.default_rng(seed).normal(0.0, 0.1, (256, 21))

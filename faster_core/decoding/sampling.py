@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 import dataclasses
 
+import numpy as np
 import torch
 
 from faster_core.errors import ConfigError
@@ -45,11 +46,23 @@ def sample(
     """
     if config.temperature == 0.0:
         return logits.argmax(dim=-1)
-    values, indices = logits.topk(min(config.top_k, logits.shape[-1]), dim=-1)
-    weights = torch.softmax(values.float() / config.temperature, dim=-1)
-    k = weights.shape[-1]
-    choice = torch.multinomial(weights.reshape(-1, k), 1, generator=generator)
-    return indices.reshape(-1, k).gather(-1, choice).view(logits.shape[:-1])
+    shape = (*logits.shape[:-1], min(config.top_k, logits.shape[-1]))
+    return choose(logits, config, gumbel(shape, generator, logits.device))
+
+
+def gumbel(
+    shape: Sequence[int], generator: torch.Generator | None, device: torch.device
+) -> torch.Tensor:
+    """Return noise that, added to logits, turns their argmax into a draw (Gumbel-max)."""
+    uniform = torch.rand(tuple(shape), generator=generator, device=device)
+    return -(-uniform.clamp(min=torch.finfo(torch.float32).tiny).log()).log()
+
+
+def choose(logits: torch.Tensor, config: SamplingConfig, noise: torch.Tensor) -> torch.Tensor:
+    """Draw one of the most likely tokens per position with noise [..., top_k] of `gumbel`."""
+    values, indices = logits.topk(noise.shape[-1], dim=-1)
+    drawn = (values.float() / config.temperature + noise).argmax(dim=-1, keepdim=True)
+    return indices.gather(-1, drawn)[..., 0]
 
 
 def confidence(
@@ -57,19 +70,21 @@ def confidence(
 ) -> tuple[list[float], list[float]]:
     """Return how sure a model was of its blocks: mean log-probability, and mean entropy (nats).
 
+    Computed with numpy: so few numbers are not worth waking the threads of torch.
+
     Args:
         logits: of every block, [1, n, V].
         chosen: indices into V, [1, n].
     """
     log_probs, entropies = [], []
-    same = len({block.shape for block in logits}) == 1
-    groups = (
-        [(torch.cat([*logits]), torch.cat([*chosen]))]
-        if same
-        else [*zip(logits, chosen, strict=True)]
-    )
-    for block, picked in groups:
-        log_p = block.float().log_softmax(dim=-1)
-        log_probs.append(log_p.gather(-1, picked[..., None]).mean((1, 2)))
-        entropies.append(-(log_p.exp() * log_p).sum(-1).mean(1))
-    return torch.cat(log_probs).tolist(), torch.cat(entropies).tolist()
+    for block, picked in zip(logits, chosen, strict=True):
+        raw = block[0].float().cpu().numpy()
+        shifted = raw - raw.max(axis=-1, keepdims=True)
+        weights = np.exp(shifted)
+        total = weights.sum(axis=-1)
+        log_total = np.log(total)
+        own = np.take_along_axis(shifted, picked[0].cpu().numpy()[:, None], axis=-1)[:, 0]
+        log_probs.append(float((own - log_total).mean()))
+        mean = (weights * shifted).sum(axis=-1) / total
+        entropies.append(float((log_total - mean).mean()))
+    return log_probs, entropies

@@ -16,7 +16,7 @@ from faster_core.policy.backbones import Backbone
 from faster_core.policy.backbones.base import Prefix
 from faster_core.policy.config import PolicyConfig
 from faster_core.policy.masks import action_mask
-from faster_core.policy.model import ActionModel
+from faster_core.policy.model import ActionModel, PrefixThenOwn
 
 # Periods of the sines that encode the time of the flow, as in pi0.
 SHORTEST_PERIOD, LONGEST_PERIOD = 4e-3, 4.0
@@ -42,14 +42,26 @@ class FlowVla(ActionModel):
 
     def velocity(self, noisy: torch.Tensor, time: torch.Tensor, prefix: Prefix) -> torch.Tensor:
         """Return velocities of chunks, both [B, H, D], at times [B]: 1 is noise, 0 actions."""
+        cache = PrefixThenOwn(prefix.layers)
+        return self.velocity_over(noisy, time, cache, prefix.valid, prefix.last)
+
+    def velocity_over(
+        self,
+        noisy: torch.Tensor,
+        time: torch.Tensor,
+        cache: object,
+        valid: torch.Tensor,
+        last: torch.Tensor,
+    ) -> torch.Tensor:
+        """Return velocities as `velocity`, over any cache that holds the prefix."""
         waves = _waves(time, self.width).to(noisy.dtype)
         actions = self.action_in(noisy)
         embeds = self.time_mlp(torch.cat([actions, waves[:, None].expand_as(actions)], dim=-1))
-        hidden = self.attend_uncached(
+        hidden = self.attend(
             embeds,
-            prefix,
-            action_mask(prefix.valid, self.horizon, self.horizon),
-            prefix.last + 1 + torch.arange(self.horizon, device=noisy.device),
+            action_mask(valid, self.horizon, self.horizon),
+            last + 1 + torch.arange(self.horizon, device=noisy.device),
+            cache,
         )
         return self.action_out(hidden)
 

@@ -76,13 +76,14 @@ class CodeLayout:
         grid = tokens.reshape(*tokens.shape[:-1], self.num_levels, self.tokens_per_level)
         return np.ascontiguousarray(grid.swapaxes(-1, -2)).reshape(tokens.shape)
 
-    def codes(self, tokens: torch.Tensor) -> torch.Tensor:
+    def codes(self, tokens: torch.Tensor, levels: torch.Tensor) -> torch.Tensor:
         """Return codes [B, n] level by level of decoded token ids [B, n].
 
-        With order 'slot', n is N.
+        Args:
+            tokens: with order 'slot', n is N.
+            levels: `levels` as a tensor, where the tokens are.
         """
-        levels = torch.tensor(self.levels[: tokens.shape[1]], device=tokens.device)
-        codes = tokens - levels * self.codebook_size
+        codes = tokens - levels[: tokens.shape[1]] * self.codebook_size
         if self.order == 'slot':
             codes = codes.unflatten(1, (self.tokens_per_level, self.num_levels))
             codes = codes.transpose(1, 2).flatten(1)

@@ -20,18 +20,21 @@ from faster_core.policy.masks import action_mask, attention_argument
 IGNORED = -100
 
 
-class _PrefixThenOwn:
+class PrefixThenOwn:
     """Uncached pass: keys and values of the prefix, then those of the pass itself."""
 
     def __init__(self, layers: list[tuple[torch.Tensor, torch.Tensor]]) -> None:
+        """Take the keys and values of every layer of the prefix."""
         self._layers = layers
 
     def get_seq_length(self, layer_idx: int = 0) -> int:
+        """Return the length of the prefix."""
         return self._layers[0][0].shape[2]
 
     def update(
         self, keys: torch.Tensor, values: torch.Tensor, layer_idx: int, *_: object
     ) -> tuple:
+        """Return what a layer attends to."""
         old_keys, old_values = self._layers[layer_idx]
         return torch.cat([old_keys, keys], dim=2), torch.cat([old_values, values], dim=2)
 
@@ -109,12 +112,6 @@ class ActionModel(nn.Module):
             use_cache=True,
         ).last_hidden_state
 
-    def attend_uncached(
-        self, embeds: torch.Tensor, prefix: Prefix, mask: torch.Tensor, positions: torch.Tensor
-    ) -> torch.Tensor:
-        """Run the decoder over embeddings, with the prefix before them; nothing is kept."""
-        return self.attend(embeds, mask, positions, _PrefixThenOwn(prefix.layers))
-
 
 class FasterVla(ActionModel):
     """Codes, block by block; implements `faster_core.decoding.blockwise.BlockModel`."""
@@ -165,6 +162,10 @@ class FasterVla(ActionModel):
         prefix.positions = self._positions(prefix.last, self.num_tokens, jitter=False)
         return cache
 
+    def codes(self, tokens: torch.Tensor) -> torch.Tensor:
+        """Return codes [B, n], level by level, of decoded token ids [B, n]."""
+        return self.layout.codes(tokens, self.levels.flatten())
+
     # --- BlockModel -----------------------------------------------------------------------------
 
     def token_offset(self, block: int) -> torch.Tensor | int:
@@ -195,23 +196,29 @@ class FasterVla(ActionModel):
 
     def embed(self, tokens: torch.Tensor, first: int = 0) -> torch.Tensor:
         """Embed input tokens [B, n] that stand from place `first` on."""
-        if self._tied:
-            size, begin = self.layout.codebook_size, self.layout.begin_token
-            tokens = torch.where(tokens < begin, tokens % size, tokens - begin + size)
-        table = self.code_embedding if self.expert is None else self.expert.get_input_embeddings()
-        return table(tokens) + self.slot[first : first + tokens.shape[1]]
+        return self._embed(tokens, self.slot[first : first + tokens.shape[1]])
+
+    def embed_at(self, tokens: torch.Tensor, places: torch.Tensor) -> torch.Tensor:
+        """Embed input tokens [B, n] that stand at places [n]."""
+        return self._embed(tokens, self.slot.index_select(0, places))
 
     def logits(self, hidden: torch.Tensor, block: int) -> torch.Tensor:
         """Logits of the codes [B, block_size, K] from hidden states of one block.
 
         After the last block, where `<EoBlk>` is due, those of the last level.
         """
-        size = self.layout.codebook_size
         block = min(block, self.num_blocks - 1)
         if self._uniform:
+            size = self.layout.codebook_size
             offset = 0 if self._tied else int(self.levels[block, 0]) * size
             return F.linear(hidden, self.head.weight[offset : offset + size])
-        return torch.einsum('bnw,nkw->bnk', hidden, self._codes_at(self.levels[block]))
+        return self.logits_at(hidden, self.levels[block])
+
+    def logits_at(self, hidden: torch.Tensor, levels: torch.Tensor) -> torch.Tensor:
+        """Logits of the codes [B, n, K] of levels [n] from hidden states [B, n, width]."""
+        if self._uniform:
+            return F.linear(hidden, self._codes_at(levels[:1])[0])
+        return torch.einsum('bnw,nkw->bnk', hidden, self._codes_at(levels))
 
     # --- training -----------------------------------------------------------------------------
 
@@ -251,21 +258,28 @@ class FasterVla(ActionModel):
 
     # --- shared ---------------------------------------------------------------------------------
 
+    def _embed(self, tokens: torch.Tensor, slots: torch.Tensor) -> torch.Tensor:
+        if self._tied:
+            size, begin = self.layout.codebook_size, self.layout.begin_token
+            tokens = torch.where(tokens < begin, tokens % size, tokens - begin + size)
+        table = self.code_embedding if self.expert is None else self.expert.get_input_embeddings()
+        return table(tokens) + slots
+
     def _codes_at(self, levels: torch.Tensor) -> torch.Tensor:
         """Return the output weights [n, K, width] of the codes of levels [n]."""
         size = self.layout.codebook_size
         if self._tied:
             return self.head.weight[:size].expand(len(levels), -1, -1)
         codes = self.head.weight[: self.layout.begin_token]
-        return codes.view(self.layout.num_levels, size, -1)[levels]
+        return codes.view(self.layout.num_levels, size, -1).index_select(0, levels)
 
     def _hidden(self, inputs: torch.Tensor, prefix: Prefix, *, jitter: bool) -> torch.Tensor:
         count = inputs.shape[1]
-        return self.attend_uncached(
+        return self.attend(
             self.embed(inputs),
-            prefix,
             action_mask(prefix.valid, count, self.block_size),
             self._positions(prefix.last, count, jitter=jitter),
+            PrefixThenOwn(prefix.layers),
         )
 
     def _positions(self, last: torch.Tensor, count: int, *, jitter: bool) -> torch.Tensor:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 import pathlib
 import time
 from typing import Any
@@ -174,10 +174,7 @@ class Policy:
         )
         inputs = self._inputs(observation)
         preprocess = clock.lap()
-        features = self._engine.vision(inputs.pixels)
-        vision = clock.lap()
-        self._engine.prefill(features, inputs)
-        prefill = clock.lap()
+        vision = prefill = 0.0
         self._sequence_id += 1
 
         def chunk(values: np.ndarray, **fields: Any) -> ActionChunk:
@@ -190,7 +187,7 @@ class Policy:
                 preprocess_ms=preprocess,
                 vision_ms=vision,
                 prefill_ms=prefill,
-                decode_block_ms=tuple(b.milliseconds for b in blocks),
+                decode_block_ms=tuple(passes),
                 detokenize_ms=detokenize,
                 total_ms=clock.total(),
             )
@@ -205,14 +202,25 @@ class Policy:
                 **fields,
             )
 
-        blocks: list[Block] = []
+        passes: list[float] = []
+        if self._engine.whole and num_levels is None and on_chunk is None:
+            made = self._engine.run(inputs, self._sampling, self._generator)
+            passes.append(clock.lap())
+            values = self._tokenizer.physical(made.chunk)
+            return chunk(values, **self._coded(made.tokens, made.logits[:, None]))
+        features = self._engine.vision(inputs.pixels)
+        vision = clock.lap()
+        self._engine.prefill(features, inputs)
+        prefill = clock.lap()
         if self._parts.config.head == 'flow':
-            values = self._flow()
-            clock.lap()
+            values = self._tokenizer.physical(self._flow())
+            passes.append(clock.lap())
             return chunk(values)
+        blocks: list[Block] = []
 
         def on_block(block: Block) -> None:
             blocks.append(block)
+            passes.append(block.milliseconds)
             if on_chunk is not None and (levels := self._complete_levels(len(blocks))):
                 codes = self._codes(torch.cat([b.tokens for b in blocks], dim=1))
                 clock.lap()
@@ -225,29 +233,33 @@ class Policy:
             on_block=on_block,
         )
         clock.lap()
-        codes = self._codes(tokens)
-        offsets = [self._model.token_offset(b.index) for b in blocks]
-        log_prob, entropy = confidence(
-            [b.logits for b in blocks],
-            [b.tokens - o for b, o in zip(blocks, offsets, strict=True)],
-        )
-        return chunk(
-            self._engine.detokenize(codes),
-            codes=codes,
-            log_prob=tuple(log_prob),
-            entropy=tuple(entropy),
-        )
+        coded = self._coded(tokens, [b.logits for b in blocks])
+        return chunk(self._engine.detokenize(coded['codes']), **coded)
+
+    def _coded(self, tokens: torch.Tensor, logits: Sequence[torch.Tensor]) -> dict[str, Any]:
+        """Return codes and confidence of token ids [1, n] and the logits of their blocks."""
+        if not len(logits):
+            return {}
+        size, model = self._model.block_size, self._model
+        chosen = [part - model.token_offset(i) for i, part in enumerate(tokens.split(size, dim=1))]
+        log_prob, entropy = confidence(logits, chosen)
+        return {
+            'codes': self._codes(tokens),
+            'log_prob': tuple(log_prob),
+            'entropy': tuple(entropy),
+        }
 
     def _flow(self) -> np.ndarray:
+        """Return the normalised chunk [H, D]."""
         shape = (1, self._tokenizer.horizon, self._tokenizer.action_dim)
         noise = torch.randn(
             shape, generator=self._generator, device=self._device, dtype=self._engine.dtype
         )
-        return self._tokenizer.normalizer.denormalize(self._engine.integrate(noise)[0])
+        return self._engine.integrate(noise)[0]
 
     def _codes(self, tokens: torch.Tensor) -> np.ndarray:
         """Return what the tokenizer decodes, of one chunk, from token ids [1, n]."""
-        codes = self._model.layout.codes(tokens)[0].cpu().numpy()
+        codes = self._model.codes(tokens)[0].cpu().numpy()
         if self._model.end_code is not None:
             ends = np.flatnonzero(codes == self._model.end_code)
             if not len(ends):

@@ -371,7 +371,7 @@ def _held_out_error(batches: Batches, rows: np.ndarray, count: int = 256) -> flo
         prefix = model.encode(features, batch['ids'], batch['valid'], batch['state'])
         model.prepare(prefix)
         decoded = decode(model, prefix, sampling=SamplingConfig(), batch=len(group))
-        codes = model.layout.codes(decoded).numpy()
+        codes = model.codes(decoded).numpy()
         actions = tokenizer.decode(tokenizer.codes(codes))
         error = tokenizer.normalizer.normalize(actions) - batch['chunk'].numpy()
         errors.append(np.abs(error).mean())

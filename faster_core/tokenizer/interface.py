@@ -133,10 +133,13 @@ class ActionTokenizer(abc.ABC):
         Raises:
             DecodeError: codes that mean nothing, or a result that is not finite.
         """
-        values = self._decode(codes)
-        if not np.isfinite(values).all():
+        return _like(self.physical(self._decode(codes)), codes)
+
+    def physical(self, normal: np.ndarray) -> np.ndarray:
+        """Return normalised chunks [..., H, D] in SI units; DecodeError if they are not finite."""
+        if not np.isfinite(normal).all():
             raise DecodeError('the decoded chunk is not finite')
-        return _like(self.normalizer.denormalize(values), codes)
+        return self.normalizer.denormalize(normal)
 
     def decode_tokens(self, tokens: Any) -> Any:
         """Decode what `__call__` returned."""

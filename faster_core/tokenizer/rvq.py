@@ -7,6 +7,7 @@ decoded by the same code.
 from __future__ import annotations
 
 import abc
+from collections.abc import Callable
 import dataclasses
 import pathlib
 from typing import Any, ClassVar
@@ -70,6 +71,16 @@ class RvqTokenizer(ActionTokenizer):
         self.velocity_dims, self.vocab_size = config.velocity_dims, config.codebook_size
         self.model = model or self.make_model(config)
         self.model.eval()
+        self._decoder: Callable[[torch.Tensor], torch.Tensor] | None = None
+
+    def use_decoder(self, decoder: Callable[[torch.Tensor], torch.Tensor] | None) -> None:
+        """Decode single chunks of all levels with a compiled equal of the network.
+
+        Args:
+            decoder: codes int64 [N_c, 1, C_h, C_a] to normalised chunks [1, H, D]; None: the
+                network itself again.
+        """
+        self._decoder = decoder
 
     @classmethod
     @abc.abstractmethod
@@ -147,13 +158,18 @@ class RvqTokenizer(ActionTokenizer):
             raise DecodeError(f'num_levels: expected 1..{array.shape[-3]}, found {num_levels}')
         batch = array[None] if array.ndim == 3 else array
         actions = super().decode(batch[:, :num_levels])
-        actions = self.normalizer.limit_steps(actions)
         actions = actions[0] if array.ndim == 3 else actions
         return torch.from_numpy(actions) if torch.is_tensor(codes) else actions
+
+    def physical(self, normal: np.ndarray) -> np.ndarray:
+        """Return normalised chunks [..., H, D] in SI units, without steps the data never took."""
+        return self.normalizer.limit_steps(super().physical(normal))
 
     @torch.inference_mode()
     def _decode(self, codes: np.ndarray) -> np.ndarray:
         levels = torch.from_numpy(codes.astype(np.int64)).to(self._device).transpose(0, 1)
+        if self._decoder is not None and levels.shape[:2] == (self.config.num_levels, 1):
+            return self._decoder(levels.contiguous()).float().cpu().numpy()
         latents = self.model.quantizer.lookup(levels)
         return self.model.autoencoder.decode(latents).float().cpu().numpy()
 

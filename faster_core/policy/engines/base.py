@@ -35,6 +35,21 @@ class ModelInputs:
     present: torch.Tensor | None = None
 
 
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class WholeResult:
+    """What one uninterrupted inference made.
+
+    Attributes:
+        chunk: normalised, [H, D].
+        tokens: ids int64 [1, N], empty of a flow head.
+        logits: [blocks, block_size, K] they were chosen from.
+    """
+
+    chunk: np.ndarray
+    tokens: torch.Tensor
+    logits: torch.Tensor
+
+
 class Engine(abc.ABC):
     """Runs a model on one observation at a time. Not thread-safe.
 
@@ -42,9 +57,11 @@ class Engine(abc.ABC):
         name: value of the `engine` parameter.
         model: what is run.
         device: where the inputs go.
+        whole: whether `run` does everything at once, without stages to be timed.
     """
 
     name: ClassVar[str]
+    whole: bool = False
 
     def __init__(self, model: FasterVla | FlowVla, tokenizer: ActionTokenizer) -> None:
         """Prepare to run a model that is on its device, in its precision."""
@@ -79,3 +96,12 @@ class Engine(abc.ABC):
         if num_levels is None:
             return self.tokenizer.decode(codes)
         return self.tokenizer.decode(codes, num_levels=num_levels)
+
+    def run(
+        self,
+        inputs: ModelInputs,
+        sampling: SamplingConfig,
+        generator: torch.Generator | None = None,
+    ) -> WholeResult:
+        """Do everything from images to the normalised chunk, if `whole`."""
+        raise NotImplementedError(f'engine {self.name} works stage by stage')
