@@ -39,6 +39,10 @@ _DTYPES = {
     'float32': np.dtype('<f4'),
     'float64': np.dtype('<f8'),
 }
+_TIMING = {
+    f.name: list if isinstance(f.default, tuple) else float
+    for f in dataclasses.fields(StageTiming)
+}
 _NONE = type(None)
 
 
@@ -244,7 +248,7 @@ def encode_chunk(chunk: ActionChunk) -> dict[str, Any]:
         'entropy': _floats(chunk.entropy),
         'timing': {
             name: _floats(value) if isinstance(value, tuple) else float(value)
-            for name, value in dataclasses.asdict(chunk.timing).items()
+            for name, value in vars(chunk.timing).items()
         },
     }
 
@@ -302,11 +306,7 @@ def decode_chunk(value: Any, embodiment: Embodiment) -> ActionChunk:
 
 
 def _decode_timing(value: Any) -> StageTiming:
-    kinds = {
-        f.name: list if isinstance(f.default, tuple) else float
-        for f in dataclasses.fields(StageTiming)
-    }
-    f = fields(value, 'chunk.timing', **kinds)
+    f = fields(value, 'chunk.timing', **_TIMING)
     lists = {
         name: _tuple(v, f'chunk.timing.{name}') for name, v in f.items() if isinstance(v, list)
     }
