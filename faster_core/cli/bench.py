@@ -1,13 +1,33 @@
-"""`faster-vla bench`: latency of the policy alone."""
+"""`faster-vla bench`: latency of the policy alone; `bench policy` compares engines and heads."""
 
 import argparse
 import json
+
+POLICY, CHECKPOINT = 'policy', 'checkpoint'
 
 
 def add_parser(subparsers: argparse._SubParsersAction) -> None:
     """Add the `bench` command."""
     parser = subparsers.add_parser('bench', help='latency of the policy alone')
+    parser.add_argument(
+        'what',
+        nargs='?',
+        default=CHECKPOINT,
+        choices=[CHECKPOINT, POLICY],
+        help='one checkpoint with one engine, or policy: all engines and heads, interleaved',
+    )
     parser.add_argument('--checkpoint', default='', help='folder; default: the shipped one')
+    parser.add_argument('--engine', default='auto', help='of a checkpoint: auto, eager, static, …')
+    parser.add_argument(
+        '--preset', default='demo', help='of policy: demo, paper_single, paper_whole_body'
+    )
+    parser.add_argument(
+        '--small', action='store_true', help='of policy: the same shape with a small backbone'
+    )
+    parser.add_argument('--engines', default='', help='of policy: names, comma-separated')
+    parser.add_argument('--heads', default='', help='of policy: block,token,fast,bins,flow')
+    parser.add_argument('--dtype', default='auto', help='of policy: auto, float32, bfloat16')
+    parser.add_argument('--figure', default='', help='of policy: PNG with stacked bars')
     parser.add_argument('--iterations', type=_positive, default=200, help='inferences that count')
     parser.add_argument('--threads', type=_positive, default=None, help='default: all cores')
     parser.add_argument('--device', default='auto', help='auto, cpu, cuda, cuda:1, …')
@@ -26,6 +46,37 @@ def _positive(text: str) -> int:
 
 
 def _run(args: argparse.Namespace) -> int:
+    return _compare(args) if args.what == POLICY else _checkpoint(args)
+
+
+def _compare(args: argparse.Namespace) -> int:
+    import sys
+
+    from tqdm import tqdm
+
+    from faster_core.evaluation.speed.report import draw, table
+    from faster_core.evaluation.speed.run import compare
+
+    with tqdm(total=args.iterations, unit='round', file=sys.stderr) as bar:
+        report = compare(
+            args.preset,
+            small=args.small,
+            checkpoint=args.checkpoint,
+            engines=tuple(filter(None, args.engines.split(','))),
+            heads=tuple(filter(None, args.heads.split(','))),
+            device=args.device,
+            dtype=args.dtype,
+            threads=args.threads,
+            runs=args.iterations,
+            on_round=bar.update,
+        )
+    if args.figure:
+        draw(report, args.figure)
+    print(json.dumps(report, allow_nan=False) if args.json else table(report))
+    return 0
+
+
+def _checkpoint(args: argparse.Namespace) -> int:
     import pathlib
     import sys
 
@@ -41,12 +92,13 @@ def _run(args: argparse.Namespace) -> int:
     torch.set_num_threads(args.threads or num_cores())
     folder = pathlib.Path(args.checkpoint or paths.demo_checkpoint())
     parts = checkpoint.load(folder)
-    policy = Policy(parts, device=args.device)
+    policy = Policy(parts, device=args.device, engine=args.engine)
     with tqdm(total=args.iterations, unit='inference', file=sys.stderr) as bar:
         timings = measure(policy, iterations=args.iterations, on_run=bar.update)
     model, weight = parts.model, parts.model.head.weight
     report = {
         'robot': parts.embodiment.name,
+        'engine': policy.engine,
         **summarize_latency(timings),
         'warmup': WARMUP,
         'parameters': {

@@ -76,15 +76,15 @@ def confidence(
         logits: of every block, [1, n, V].
         chosen: indices into V, [1, n].
     """
-    log_probs, entropies = [], []
-    for block, picked in zip(logits, chosen, strict=True):
-        raw = block[0].float().cpu().numpy()
-        shifted = raw - raw.max(axis=-1, keepdims=True)
-        weights = np.exp(shifted)
-        total = weights.sum(axis=-1)
-        log_total = np.log(total)
-        own = np.take_along_axis(shifted, picked[0].cpu().numpy()[:, None], axis=-1)[:, 0]
-        log_probs.append(float((own - log_total).mean()))
-        mean = (weights * shifted).sum(axis=-1) / total
-        entropies.append(float((log_total - mean).mean()))
-    return log_probs, entropies
+    if len({block.shape for block in logits}) > 1:
+        parts = [confidence([a], [b]) for a, b in zip(logits, chosen, strict=True)]
+        return [p[0][0] for p in parts], [p[1][0] for p in parts]
+    raw = np.concatenate([block.float().cpu().numpy() for block in logits])
+    picked = np.concatenate([index.cpu().numpy() for index in chosen])
+    shifted = raw - raw.max(axis=-1, keepdims=True)
+    weights = np.exp(shifted)
+    total = weights.sum(axis=-1)
+    log_total = np.log(total)
+    own = np.take_along_axis(shifted, picked[..., None], axis=-1)[..., 0]
+    entropy = log_total - np.einsum('jnv,jnv->jn', weights, shifted) / total
+    return (own - log_total).mean(axis=1).tolist(), entropy.mean(axis=1).tolist()

@@ -19,8 +19,10 @@ from faster_core.errors import ConfigError, DecodeError
 from faster_core.observation import Observation
 from faster_core.policy import checkpoint
 from faster_core.policy.engines import make_engine, ModelInputs
+from faster_core.policy.flow import FlowVla
 from faster_core.policy.images import to_square
 from faster_core.policy.inputs import state_input
+from faster_core.policy.model import FasterVla
 
 DTYPES = {'float32': torch.float32, 'bfloat16': torch.bfloat16}
 
@@ -53,7 +55,7 @@ class Policy:
         Raises:
             ConfigError: an unknown device, dtype or engine.
         """
-        self._device = _device(device)
+        self._device = choose_device(device)
         if dtype == 'auto':
             dtype = 'bfloat16' if self._device.type == 'cuda' else 'float32'
         if dtype not in DTYPES:
@@ -109,6 +111,16 @@ class Policy:
         return self._engine.name
 
     @property
+    def whole(self) -> bool:
+        """Whether the engine runs an inference as one, without stages."""
+        return self._engine.whole
+
+    @property
+    def model(self) -> FasterVla | FlowVla:
+        """What is run."""
+        return self._model
+
+    @property
     def image_size(self) -> int:
         """Side of the square the policy sees, pixels."""
         return self._parts.config.image_size
@@ -145,6 +157,8 @@ class Policy:
         observation: Observation,
         num_levels: int | None = None,
         on_chunk: Callable[[ActionChunk], None] | None = None,
+        *,
+        staged: bool = False,
     ) -> ActionChunk:
         """Compute the chunk for an observation.
 
@@ -154,6 +168,7 @@ class Policy:
                 only with order 'level'.
             on_chunk: called with the coarser chunk as soon as a level is complete, all levels but
                 the last one.
+            staged: run and time stage by stage even with an engine that runs all as one.
 
         Returns:
             Chunk in SI units with codes, confidence and the time of every stage; row 0 is due one
@@ -203,7 +218,8 @@ class Policy:
             )
 
         passes: list[float] = []
-        if self._engine.whole and num_levels is None and on_chunk is None:
+        at_once = self._engine.whole and not staged
+        if at_once and num_levels is None and on_chunk is None:
             made = self._engine.run(inputs, self._sampling, self._generator)
             passes.append(clock.lap())
             values = self._tokenizer.physical(made.chunk)
@@ -336,7 +352,8 @@ class _Stopwatch:
         return (self._last - self._start) / 1e6
 
 
-def _device(name: str) -> torch.device:
+def choose_device(name: str) -> torch.device:
+    """Return the device of a name; ConfigError if it is unknown or not there."""
     if name == 'auto':
         name = 'cuda' if torch.cuda.is_available() else 'cpu'
     try:

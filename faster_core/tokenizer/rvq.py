@@ -71,16 +71,6 @@ class RvqTokenizer(ActionTokenizer):
         self.velocity_dims, self.vocab_size = config.velocity_dims, config.codebook_size
         self.model = model or self.make_model(config)
         self.model.eval()
-        self._decoder: Callable[[torch.Tensor], torch.Tensor] | None = None
-
-    def use_decoder(self, decoder: Callable[[torch.Tensor], torch.Tensor] | None) -> None:
-        """Decode single chunks of all levels with a compiled equal of the network.
-
-        Args:
-            decoder: codes int64 [N_c, 1, C_h, C_a] to normalised chunks [1, H, D]; None: the
-                network itself again.
-        """
-        self._decoder = decoder
 
     @classmethod
     @abc.abstractmethod
@@ -138,7 +128,12 @@ class RvqTokenizer(ActionTokenizer):
         codes = self.model.quantizer.encode(latents, beam=self.config.encode_beam)
         return codes.transpose(0, 1).cpu().numpy()
 
-    def decode(self, codes: Any, num_levels: int | None = None) -> Any:
+    def decode(
+        self,
+        codes: Any,
+        num_levels: int | None = None,
+        decoder: Callable[[torch.Tensor], torch.Tensor] | None = None,
+    ) -> Any:
         """Decode codes to physical chunks; every code tensor in range decodes.
 
         No row differs more from the row before than in the data (`limit_steps`).
@@ -146,6 +141,8 @@ class RvqTokenizer(ActionTokenizer):
         Args:
             codes: integer [B, L, C_h, C_a] or [L, C_h, C_a] with 1 <= L <= N_c levels.
             num_levels: use the first levels only (coarser, never undefined).
+            decoder: a compiled equal of quantiser and decoder for one chunk of all levels, int64
+                [N_c, 1, C_h, C_a] to normalised [1, H, D].
 
         Returns:
             float32 [B, H, D] (without B for a single chunk), SI units.
@@ -157,7 +154,7 @@ class RvqTokenizer(ActionTokenizer):
         if num_levels is not None and not 1 <= num_levels <= array.shape[-3]:
             raise DecodeError(f'num_levels: expected 1..{array.shape[-3]}, found {num_levels}')
         batch = array[None] if array.ndim == 3 else array
-        actions = super().decode(batch[:, :num_levels])
+        actions = self.physical(self._decode(batch[:, :num_levels], decoder))
         actions = actions[0] if array.ndim == 3 else actions
         return torch.from_numpy(actions) if torch.is_tensor(codes) else actions
 
@@ -166,10 +163,14 @@ class RvqTokenizer(ActionTokenizer):
         return self.normalizer.limit_steps(super().physical(normal))
 
     @torch.inference_mode()
-    def _decode(self, codes: np.ndarray) -> np.ndarray:
+    def _decode(
+        self,
+        codes: np.ndarray,
+        decoder: Callable[[torch.Tensor], torch.Tensor] | None = None,
+    ) -> np.ndarray:
         levels = torch.from_numpy(codes.astype(np.int64)).to(self._device).transpose(0, 1)
-        if self._decoder is not None and levels.shape[:2] == (self.config.num_levels, 1):
-            return self._decoder(levels.contiguous()).float().cpu().numpy()
+        if decoder is not None and levels.shape[:2] == (self.config.num_levels, 1):
+            return decoder(levels.contiguous()).float().cpu().numpy()
         latents = self.model.quantizer.lookup(levels)
         return self.model.autoencoder.decode(latents).float().cpu().numpy()
 

@@ -55,9 +55,8 @@ class PretrainedBackbone(Backbone):
         )
         self.vlm = _load(weights, vlm) if weights else AutoModel.from_config(vlm)
         self._size = config.image_size
-        shape = (3, 1, 1)
-        self.register_buffer('mean', torch.tensor(config.image_mean).view(shape), persistent=False)
-        self.register_buffer('std', torch.tensor(config.image_std).view(shape), persistent=False)
+        # Plain numbers: a buffer would be rounded with the weights.
+        self._statistics = tuple(zip(config.image_mean, config.image_std, strict=True))
         self.register_buffer('around', torch.tensor(around, dtype=torch.int64), persistent=False)
         with torch.no_grad():
             grey = torch.zeros((1, self._size, self._size, 3), dtype=torch.uint8)
@@ -86,8 +85,9 @@ class PretrainedBackbone(Backbone):
         Returns:
             [M, 3, size, size] in the precision of the weights.
         """
-        scaled = pixels.permute(0, 3, 1, 2).to(torch.float32) / 255.0
-        return ((scaled - self.mean.float()) / self.std.float()).to(self.camera.dtype)
+        scaled = pixels.to(torch.float32) / 255.0
+        channels = [(scaled[..., i] - m) / s for i, (m, s) in enumerate(self._statistics)]
+        return torch.stack(channels, dim=1).to(self.camera.dtype)
 
     def _images(
         self, features: torch.Tensor, present: torch.Tensor | None

@@ -34,14 +34,14 @@ class StepEngine(Engine):
         super().__init__(model, tokenizer)
         self._codes = model.config.head == 'codes'
         self._steps: dict[str, Step] = {}
+        self._vq: Step | None = None
         self._indices = torch.arange(model.num_blocks if self._codes else 0)[:, None]
         self._indices = self._indices.to(self.device)
         self._keys = self._values = self._valid = self._last = torch.empty(0)
         if isinstance(tokenizer, RvqTokenizer):
             shape = (tokenizer.config.num_levels, 1, *tokenizer.config.latent_shape)
             codes = torch.zeros(shape, dtype=torch.int64, device=self.device)
-            step = self._step('vq', lambda _: steps.VqStep(tokenizer.model), (codes,))
-            tokenizer.use_decoder(step)
+            self._vq = self._step('vq', lambda _: steps.VqStep(tokenizer.model), (codes,))
 
     @abc.abstractmethod
     def compile(self, step: nn.Module, example: Sequence[torch.Tensor]) -> Step:
@@ -110,6 +110,12 @@ class StepEngine(Engine):
             chunk = chunk - step(*arguments) / count
         return chunk.float().cpu().numpy()
 
+    def detokenize(self, codes: np.ndarray, num_levels: int | None = None) -> np.ndarray:
+        """Return the chunk [H, D], SI units, of codes of one chunk."""
+        if self._vq is None:
+            return super().detokenize(codes, num_levels)
+        return self.tokenizer.decode(codes, num_levels, decoder=self._vq)
+
     def block_logits(self, inputs: torch.Tensor, block: int) -> torch.Tensor:
         """Return logits [1, block_size, K] of a block; the buffers take its keys and values."""
         arguments = (
@@ -138,6 +144,12 @@ class _Blocks:
         self.num_tokens, self.block_size = model.num_tokens, model.block_size
         self.begin_token, self.end_code = model.begin_token, model.end_code
         self.token_offset = model.token_offset
+
+    def detokenize(self, codes: np.ndarray, num_levels: int | None = None) -> np.ndarray:
+        """Return the chunk [H, D], SI units, of codes of one chunk."""
+        if self._vq is None:
+            return super().detokenize(codes, num_levels)
+        return self.tokenizer.decode(codes, num_levels, decoder=self._vq)
 
     def block_logits(self, inputs: torch.Tensor, block: int, prefix: object) -> torch.Tensor:
         return self._engine.block_logits(inputs, block)

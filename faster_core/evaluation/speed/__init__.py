@@ -1,0 +1,1 @@
+"""`faster-vla bench policy`: engines and heads against each other, and against the hardware."""
