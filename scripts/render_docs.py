@@ -302,6 +302,31 @@ def tokenizer_times() -> str:
     return '\n'.join((*lines, '', f'{threads}; {_machine(report["machine"])}.'))
 
 
+def remote_table() -> str:
+    """Return what `faster-vla bench-remote` measured."""
+    report = _report('remote')
+    lines = ['| milliseconds | request | p50 | p95 | p99 | less decoding: p50 | p95 | p99 |']
+    lines.append('|---' * 8 + '|')
+    for row in report['rows']:
+        cells = [
+            f'{row[key][q]:.1f}'
+            for key in ('overhead_ms', 'overhead_less_decode_ms')
+            for q in ('p50', 'p95', 'p99')
+        ]
+        name = f'{row["width"]} x {row["height"]}, {row["images"]}'
+        lines.append(f'| {name} | {row["request_kb"]:.0f} kB | {" | ".join(cells)} |')
+    first = report['rows'][0]
+    return '\n'.join(
+        (
+            *lines,
+            '',
+            f'{first["iterations"]} calls each, {first["cameras"]} cameras, one client, the '
+            f'shipped checkpoint ({first["predict_ms"]["p50"]:.0f} ms an inference); '
+            f'{_machine(report["machine"])}.',
+        )
+    )
+
+
 def _seeds(report: Mapping[str, Any]) -> str:
     return f'{report["seeds"][0]}–{report["seeds"][-1]}'
 
@@ -341,6 +366,9 @@ PARTS: dict[str, dict[str, Callable[[], str]]] = {
     'docs/tokenizer.md': {
         'comparison': comparison,
         'times': tokenizer_times,
+    },
+    'docs/remote.md': {
+        'overhead': remote_table,
     },
     'docs/ros.md': {
         'policy_node parameters': _policy_parameters,
