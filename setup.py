@@ -101,6 +101,8 @@ setup(
             'rosbags',
             'tqdm',
         ],
+        # The fastest engine on a CPU.
+        'openvino': ['openvino'],
         'remote': ['grpcio', 'msgpack'],
         'ros': ROS_WHEELS,
         'test': [

@@ -31,7 +31,11 @@ TABLE = {
     ),
     'device': Spec(type=str, default='auto', help='auto, cpu, cuda, cuda:1, ...'),
     'dtype': Spec(type=str, default='auto', help='auto, float32 or bfloat16'),
-    'engine': Spec(type=str, default='auto', help='auto or eager'),
+    'engine': Spec(
+        type=str,
+        default='auto',
+        help='auto, eager, static, compile, cuda_graph or openvino (docs/policy.md)',
+    ),
     'num_threads': Spec(type=int, default=1, at_least=1, help='torch threads on the CPU'),
     'warmup_iterations': Spec(type=int, default=3, at_least=0, help='inferences at configure'),
     'seed': Spec(type=int, default=0, at_least=0, help='of sampling'),

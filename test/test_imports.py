@@ -48,7 +48,17 @@ ROOMS = {
         {'training', 'data'},
     ),
     'policy': (
-        {'cv2', 'numpy', 'safetensors', 'tokenizers', 'torch', 'tqdm', 'transformers', 'yaml'},
+        {
+            'cv2',
+            'numpy',
+            'openvino',  # only inside `engines/openvino.py`, if it is there
+            'safetensors',
+            'tokenizers',
+            'torch',
+            'tqdm',
+            'transformers',
+            'yaml',
+        },
         {'data', 'decoding', 'tokenizer', 'training'},
     ),
     'decoding': ({'numpy', 'torch'}, set()),

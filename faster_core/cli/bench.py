@@ -3,7 +3,7 @@
 import argparse
 import json
 
-POLICY, CHECKPOINT = 'policy', 'checkpoint'
+POLICY, CHECKPOINT, AGREEMENT = 'policy', 'checkpoint', 'agreement'
 
 
 def add_parser(subparsers: argparse._SubParsersAction) -> None:
@@ -13,8 +13,9 @@ def add_parser(subparsers: argparse._SubParsersAction) -> None:
         'what',
         nargs='?',
         default=CHECKPOINT,
-        choices=[CHECKPOINT, POLICY],
-        help='one checkpoint with one engine, or policy: all engines and heads, interleaved',
+        choices=[CHECKPOINT, POLICY, AGREEMENT],
+        help='one checkpoint with one engine; policy: all engines and heads, interleaved; '
+        'agreement: whether engines give the codes of eager on recorded episodes',
     )
     parser.add_argument('--checkpoint', default='', help='folder; default: the shipped one')
     parser.add_argument('--engine', default='auto', help='of a checkpoint: auto, eager, static, …')
@@ -26,6 +27,7 @@ def add_parser(subparsers: argparse._SubParsersAction) -> None:
     )
     parser.add_argument('--engines', default='', help='of policy: names, comma-separated')
     parser.add_argument('--heads', default='', help='of policy: block,token,fast,bins,flow')
+    parser.add_argument('--episodes', default='', help='of agreement: folder of *.npz')
     parser.add_argument('--dtype', default='auto', help='of policy: auto, float32, bfloat16')
     parser.add_argument('--figure', default='', help='of policy: PNG with stacked bars')
     parser.add_argument('--iterations', type=_positive, default=200, help='inferences that count')
@@ -46,7 +48,45 @@ def _positive(text: str) -> int:
 
 
 def _run(args: argparse.Namespace) -> int:
-    return _compare(args) if args.what == POLICY else _checkpoint(args)
+    return {POLICY: _compare, AGREEMENT: _agreement, CHECKPOINT: _checkpoint}[args.what](args)
+
+
+def _agreement(args: argparse.Namespace) -> int:
+    import sys
+
+    import torch
+    from tqdm import tqdm
+
+    from faster_core import paths
+    from faster_core.evaluation.machine import describe_machine, num_cores
+    from faster_core.evaluation.speed.agreement import agreement, recorded
+    from faster_core.evaluation.speed.measure import available_engines
+    from faster_core.policy.checkpoint import checkpoint_sha256
+    from faster_core.provenance import git_commit
+
+    torch.set_num_threads(args.threads or num_cores())
+    folder = args.checkpoint or paths.demo_checkpoint()
+    engines = tuple(filter(None, args.engines.split(',')))
+    engines = engines or tuple(available_engines(torch.device('cpu')))
+    with tqdm(total=args.iterations, unit='observation', file=sys.stderr) as bar:
+        report = agreement(
+            folder,
+            [name for name in engines if name != 'eager'],
+            recorded(args.episodes, args.iterations),
+            on_observation=bar.update,
+        )
+    report |= {
+        'checkpoint_sha': checkpoint_sha256(folder),
+        'machine': describe_machine(),
+        'git_sha': git_commit() or None,
+    }
+    if args.json:
+        print(json.dumps(report, allow_nan=False))
+    else:
+        for name, row in report['engines'].items():
+            print(f'{name}: {row["same"]} of {report["observations"]} the same, ', end='')
+            print(f'{row["close"]} differ where eager is undecided, {row["wrong"]} elsewhere')
+    return int(any(row['wrong'] for row in report['engines'].values()))
 
 
 def _compare(args: argparse.Namespace) -> int:

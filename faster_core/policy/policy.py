@@ -252,6 +252,12 @@ class Policy:
         coded = self._coded(tokens, [b.logits for b in blocks])
         return chunk(self._engine.detokenize(coded['codes']), **coded)
 
+    def decode_again(
+        self, sampling: SamplingConfig, on_block: Callable[[Block], None] | None = None
+    ) -> torch.Tensor:
+        """Decode the last observation once more; return token ids [1, n] in decoding order."""
+        return self._engine.decode(sampling, generator=self._generator, on_block=on_block)
+
     def _coded(self, tokens: torch.Tensor, logits: Sequence[torch.Tensor]) -> dict[str, Any]:
         """Return codes and confidence of token ids [1, n] and the logits of their blocks."""
         if not len(logits):

@@ -37,6 +37,8 @@ def tables(report: Mapping[str, Any]) -> str:
             parts += [_ablations(ablations), '']
     if report.get('joint'):
         parts += ['### one model over several data sets', '', _joint(report['joint'])]
+    if report.get('missing'):
+        parts += ['', f'Not fitted: {", ".join(report["missing"])}.']
     return '\n'.join(parts).rstrip() + '\n'
 
 
