@@ -302,6 +302,36 @@ def tokenizer_times() -> str:
     return '\n'.join((*lines, '', f'{threads}; {_machine(report["machine"])}.'))
 
 
+def speed_table() -> str:
+    """Return the table of `faster-vla bench policy` on the shipped policy."""
+    from faster_core.evaluation.speed.report import table
+
+    report = _report('bench_policy')
+    command = '`faster-vla bench policy --json`'
+    return f'{table(report)} {command}, {_machine(report["machine"])}.'
+
+
+def engine_agreement() -> str:
+    """Return whether engines give the oracle's codes."""
+    report = _report('engines')
+    rows = [
+        f'| {name} | {row["same"]:,} | {row["close"]} | {row["wrong"]} | {row["error"]:.1e} |'
+        for name, row in report['engines'].items()
+    ]
+    return '\n'.join(
+        [
+            f'Greedy codes of {report["observations"]:,} recorded observations (`faster-vla bench '
+            'agreement --episodes DEMOS --iterations 1000`), all of an observation the same as '
+            f"`eager`'s, or different where its two best logits are closer than "
+            f'{report["margin"]:g}, or elsewhere; and the largest difference of a value:',
+            '',
+            '| engine | same | close | wrong | difference |',
+            '|---|---|---|---|---|',
+            *rows,
+        ]
+    )
+
+
 def remote_table() -> str:
     """Return what `faster-vla bench-remote` measured."""
     report = _report('remote')
@@ -366,6 +396,10 @@ PARTS: dict[str, dict[str, Callable[[], str]]] = {
     'docs/tokenizer.md': {
         'comparison': comparison,
         'times': tokenizer_times,
+    },
+    'docs/policy.md': {
+        'engines': engine_agreement,
+        'speed': speed_table,
     },
     'docs/remote.md': {
         'overhead': remote_table,

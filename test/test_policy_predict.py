@@ -296,3 +296,22 @@ def test_a_policy_that_reads_its_state_as_text_predicts_and_sees_it():
     codes = policy.predict(_observation(policy)).codes
     moved = _observation(policy, state=policy.make_example().state + 0.2)
     assert not np.array_equal(policy.predict(moved).codes, codes)
+
+
+# --- states that cannot be ------------------------------------------------------------------------
+
+
+def test_a_state_in_degrees_is_refused_by_name_with_the_range_it_was_trained_on(policy):
+    example = policy.make_example()
+    state = example.state.copy()
+    state[2] = -75.0
+    with pytest.raises(ObservationError, match=r'left_arm/joint3 is -75, in the data it was from'):
+        policy.predict(dataclasses.replace(example, state=state))
+
+
+def test_an_unusual_posture_is_clipped_not_refused(policy):
+    example, normalizer = policy.make_example(), policy._parts.state
+    far = example.state + 10.0 * normalizer.half_range
+    edge = example.state + 2.0 * normalizer.half_range
+    chunks = [policy.predict(dataclasses.replace(example, state=s)) for s in (far, edge)]
+    assert np.array_equal(chunks[0].codes, chunks[1].codes)

@@ -70,6 +70,7 @@ class Policy:
         self._generator = torch.Generator(self._device)
         self._seed = seed
         self._text: tuple[str, tuple[torch.Tensor, torch.Tensor]] | None = None
+        self._state_names = [f'{c.name}/{n}' for c in self.embodiment.state for n in c.names]
         self._sequence_id = 0
         self.reset()
 
@@ -181,6 +182,7 @@ class Policy:
         """
         clock = _Stopwatch(self._device)
         observation.validate(self.embodiment, self._parts.config.missing_cameras)
+        self._parts.state.check(np.asarray(observation.state), self._state_names)
         self.check_instruction(observation.instruction)
         reference = reference_of(
             observation.state,

@@ -2,17 +2,21 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 import dataclasses
 from typing import Any
 
 import numpy as np
 
-from faster_core.errors import CheckpointError
+from faster_core.errors import CheckpointError, ObservationError
 
 # A dimension that hardly moves in the data keeps this half range (SI units), so that sensor noise
 # is not blown up into a signal.
 MIN_HALF_RANGE = 0.02
 MAX_ABS = 2.0
+# So many half ranges from the centre a value is no unusual posture any more but something else:
+# degrees for radians, another joint, a sensor that is off.
+REFUSED_ABS = 20.0
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
@@ -39,6 +43,26 @@ class StateNormalizer:
         """Return normalised states [..., S], float32."""
         scaled = (state - self.centre) / self.half_range
         return np.clip(scaled, -MAX_ABS, MAX_ABS).astype(np.float32)
+
+    def check(self, state: np.ndarray, names: Sequence[str]) -> None:
+        """Refuse a state that is nowhere near those of the data.
+
+        Args:
+            state: [S], SI units.
+            names: of the dimensions.
+
+        Raises:
+            ObservationError: a value is `REFUSED_ABS` half ranges or more from the centre; names
+                dimension, value and range.
+        """
+        far = np.abs(state - self.centre) >= REFUSED_ABS * self.half_range
+        if far.any():
+            i = int(np.flatnonzero(far)[0])
+            low, high = self.centre[i] - self.half_range[i], self.centre[i] + self.half_range[i]
+            raise ObservationError(
+                f'state: {names[i]} is {state[i]:.4g}, in the data it was from {low:.4g} to '
+                f'{high:.4g}: other units, another joint or a broken sensor?'
+            )
 
     def to_dict(self) -> dict[str, list[float]]:
         """Return plain values."""
