@@ -85,6 +85,9 @@ def chunk_to_message(
     message.first_step_offset = duration_from_seconds(chunk.first_step_offset)
     message.step_period = duration_from_seconds(chunk.step_period)
     message.num_steps = len(values)
+    message.block_log_prob = [float(v) for v in chunk.log_prob]
+    message.block_entropy = [float(v) for v in chunk.entropy]
+    message.num_levels = chunk.num_levels or 0
     if len(values):
         message.components = [
             _component_message(c, values[:, embodiment.action_slices[c.name]], frame_id)
@@ -133,6 +136,9 @@ def chunk_from_message(
         step_period=seconds_from_stamp(message.step_period),
         sequence_id=message.sequence_id,
         embodiment_checksum=message.embodiment_checksum,
+        num_levels=message.num_levels or None,
+        log_prob=tuple(message.block_log_prob),
+        entropy=tuple(message.block_entropy),
     )
 
 

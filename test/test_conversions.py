@@ -54,6 +54,15 @@ def test_chunk_survives_the_wire(rows):
     assert received.first_step_offset == pytest.approx(sent.first_step_offset, abs=1e-9)
     assert received.sequence_id == 9
     assert received.embodiment_checksum == R1_LITE.checksum
+    assert (received.log_prob, received.entropy, received.num_levels) == ((), (), None)
+
+
+def test_confidence_and_levels_survive_the_wire():
+    sent = chunk(log_prob=(-0.25, -1.5), entropy=(0.5, 2.0), num_levels=2)
+    received = c.chunk_from_message(over_the_wire(c.chunk_to_message(sent, R1_LITE)), R1_LITE)
+    assert received.log_prob == (-0.25, -1.5)
+    assert received.entropy == (0.5, 2.0)
+    assert received.num_levels == 2
 
 
 def test_columns_of_every_component_are_row_major_and_named():
