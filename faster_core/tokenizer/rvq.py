@@ -30,6 +30,10 @@ from faster_core.tokenizer.normalizer import ActionNormalizer
 from faster_core.tokenizer.quantizer import ResidualQuantizer
 
 
+# Buffers of the moving averages that follow from the others: not written.
+_SUMS = '.sums'
+
+
 class VqModel(nn.Module):
     """Autoencoder and quantiser over normalised chunks."""
 
@@ -97,7 +101,8 @@ class RvqTokenizer(ActionTokenizer):
         config = {f.name: getattr(self.config, f.name) for f in dataclasses.fields(self.config)}
         write_json(path / 'config.json', {'kind': self.kind, **config})
         write_json(path / 'normalization.json', self.normalizer.to_dict(), indent=None)
-        weights = {k: v.contiguous() for k, v in self.model.state_dict().items()}
+        state = self.model.state_dict()
+        weights = {k: v.contiguous() for k, v in state.items() if not k.endswith(_SUMS)}
         save_file(weights, str(path / 'model.safetensors'))
 
     @classmethod
@@ -114,8 +119,14 @@ class RvqTokenizer(ActionTokenizer):
         )
         model = cls.make_model(config)
         try:
-            model.load_state_dict(load_file(path / 'model.safetensors'))
-        except (OSError, SafetensorError, RuntimeError) as e:
+            weights = load_file(path / 'model.safetensors')
+            for name in [k for k in model.state_dict() if k.endswith(_SUMS)]:
+                level = name.removesuffix(_SUMS)
+                weights.setdefault(
+                    name, weights[f'{level}.vectors'] * weights[f'{level}.uses'][:, None]
+                )
+            model.load_state_dict(weights)
+        except (OSError, KeyError, SafetensorError, RuntimeError) as e:
             raise CheckpointError(f'tokenizer {path / "model.safetensors"}: {e}') from e
         return cls(config, normalizer, model)
 

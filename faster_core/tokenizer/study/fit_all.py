@@ -80,11 +80,11 @@ class Study:
         return load_tokenizer(folder / data if entry.joint else folder)
 
     def ship(self, out: str | pathlib.Path) -> None:
-        """Copy the headline FASTerVQ of every data set to `out/<data set>`."""
+        """Write the headline FASTerVQ of every data set to `out/<data set>`."""
         for entry in self.entries:
             if entry.name == FASTER and entry.kind == 'headline' and self.is_fitted(entry):
-                target = pathlib.Path(out) / entry.data[0]
-                shutil.copytree(self.folder(entry) / 'tokenizer', target, dirs_exist_ok=True)
+                data = entry.data[0]
+                self.load(entry, data).save_pretrained(pathlib.Path(out) / data)
 
     def cost(self, entry: Entry) -> dict[str, Any]:
         """Return 'seconds' of the fit and, of learned ones, 'steps'."""
