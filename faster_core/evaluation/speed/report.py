@@ -3,10 +3,14 @@
 from __future__ import annotations
 
 import pathlib
+import statistics
 from typing import Any
 
 # In the order they happen.
 STAGES = ('preprocess', 'vision', 'prefill', 'decode', 'detokenize')
+
+# Times the median from which on a bar is cut off.
+OUTLIER = 5.0
 
 
 def table(report: dict[str, Any]) -> str:
@@ -66,14 +70,19 @@ def draw(report: dict[str, Any], path: str | pathlib.Path) -> None:
         axes.barh(range(len(rows)), widths, left=left, label=stage, height=0.75)
         left = [a + b for a, b in zip(left, widths, strict=True)]
     totals = [row['total_ms']['p50'] for _, row in rows]
+    # A head of hundreds of passes would squeeze all others: its bars end at the edge.
+    edge = 1.1 * max(t for t in totals if t <= OUTLIER * statistics.median(totals))
     for place, (end, total) in enumerate(zip(left, totals, strict=True)):
-        axes.text(max(end, total), place, f' {total:.1f}', va='center', fontsize=7)
+        cut, where = (' →', edge) if total > edge else ('', max(end, total))
+        axes.text(
+            where, place, f' {total:.1f}{cut}', va='center', fontsize=7, backgroundcolor='white'
+        ).set_bbox({'facecolor': 'white', 'edgecolor': 'none', 'pad': 0.5})
     axes.set_yticks(range(len(rows)), [name for name, _ in rows], fontsize=7)
     axes.invert_yaxis()
     axes.set_xlabel('milliseconds, p50')
     axes.set_title(f'{report["preset"]}, {report["device"]}, {report["dtype"]}', fontsize=9)
-    axes.margins(x=0.12)
-    axes.legend(fontsize=7, loc='lower right')
+    axes.set_xlim(0, 1.12 * edge)
+    figure.legend(fontsize=7, loc='outside lower center', ncols=len(STAGES))
     path = pathlib.Path(path)
     path.parent.mkdir(parents=True, exist_ok=True)
     figure.savefig(path, dpi=150)
