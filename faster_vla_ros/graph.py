@@ -101,6 +101,7 @@ ARGUMENTS = (
         default='',
         help='host:port of a policy server; of the checkpoint only embodiment.yaml is read then',
     ),
+    Argument(name='engine', default='auto', help='runs the policy: auto, eager, openvino, …'),
     Argument(name='params_file', default='', help='robot parameters; empty: config/robots'),
     Argument(name='dry_run', default=False, help='compute everything, command nothing'),
     Argument(
@@ -174,7 +175,7 @@ def r1lite_wbc(*, nodes: Sequence[str] | None = None, **arguments: Any) -> Graph
             executable='policy_node',
             parameter_files=(parameter_file,),
             parameters={
-                **_policy_source(values['remote'], checkpoint, embodiment),
+                **_policy_source(values, checkpoint, embodiment),
                 'default_instruction': values['instruction'],
                 **sim_time,
             },
@@ -225,12 +226,14 @@ def _with_defaults(arguments: Mapping[str, Any]) -> dict[str, Any]:
 
 
 def _policy_source(
-    remote: str, checkpoint: pathlib.Path, embodiment: pathlib.Path
+    values: Mapping[str, Any], checkpoint: pathlib.Path, embodiment: pathlib.Path
 ) -> dict[str, str]:
     """Parameters that say where the policy is: here, or in a server for the dispatcher's robot."""
-    if not remote:
-        return {'checkpoint_path': str(checkpoint.resolve())}
-    return {'remote': remote, 'remote_embodiment': str(embodiment.resolve())}
+    if not values['remote']:
+        return {'checkpoint_path': str(checkpoint.resolve()), 'engine': values['engine']}
+    if values['engine'] != 'auto':
+        raise ConfigError(f'engine {values["engine"]}: a remote policy is run by its server')
+    return {'remote': values['remote'], 'remote_embodiment': str(embodiment.resolve())}
 
 
 def _auto_enable(values: Mapping[str, Any]) -> bool:

@@ -137,6 +137,14 @@ def test_sim_time_makes_the_robot_publish_the_clock_and_the_others_follow_it():
         assert graph.node(name).parameters['use_sim_time'] is True
 
 
+def test_the_engine_is_the_policy_nodes_and_a_server_has_its_own():
+    assert r1lite_wbc().node('policy_node').parameters['engine'] == 'auto'
+    assert r1lite_wbc(engine='openvino').node('policy_node').parameters['engine'] == 'openvino'
+    assert 'engine' not in r1lite_wbc(remote='127.0.0.1:1').node('policy_node').parameters
+    with pytest.raises(ConfigError, match='engine openvino: a remote policy'):
+        r1lite_wbc(engine='openvino', remote='127.0.0.1:1')
+
+
 def test_vendor_images_have_the_vendor_resolution():
     assert r1lite_wbc(vendor_images=True).node('mujoco_robot').parameters['head_size'] == [
         1280,
