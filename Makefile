@@ -61,7 +61,7 @@ $(TORCH_STAMP): | $(STAMPS)/venv
 	@rm -f $(STAMPS)/torch-* && touch $@
 
 $(DEPS_STAMP): | $(TORCH_STAMP)
-	$(PIP_INSTALL) -e '.[sim,train,data,openvino,remote,ros,test]'
+	$(PIP_INSTALL) -e '.[sim,train,lora,data,openvino,remote,ros,test]'
 	$(PIP_INSTALL) --no-deps metaworld   # it asks for one old MuJoCo and runs on ours
 	@rm -f $(STAMPS)/deps-* && touch $@
 

@@ -89,6 +89,7 @@ setup(
     ],
     extras_require={
         'sim': ['daqp', 'imageio', 'imageio-ffmpeg', 'mink', 'mujoco>=3.3,<3.9'],
+        'lora': ['peft'],
         'train': ['accelerate', 'matplotlib', 'tensorboard', 'tqdm'],
         # Not Meta-World: it asks for one old MuJoCo and runs on ours, so it is installed without
         # its dependencies (docs/data.md).

@@ -49,9 +49,11 @@ ROOMS = {
     ),
     'policy': (
         {
+            'accelerate',
             'cv2',
             'numpy',
             'openvino',  # only inside `engines/openvino.py`, if it is there
+            'peft',  # only inside a function: adapters are an extra
             'safetensors',
             'tokenizers',
             'torch',

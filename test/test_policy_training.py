@@ -31,6 +31,7 @@ def _config(**fields):
         'steps': STEPS,
         'batch_size': 4,
         'held_out': 3,
+        'data_workers': 0,
         'log_every': 2,
         'save_every': 2,
     }

@@ -24,7 +24,8 @@ def _train(args: argparse.Namespace) -> int:
     import yaml
 
     from faster_core.config import from_mapping
-    from faster_core.policy.train import PolicyTrainConfig, train
+    from faster_core.policy.train import train
+    from faster_core.policy.train_config import PolicyTrainConfig
     from faster_core.provenance import git_commit
 
     values = yaml.safe_load(pathlib.Path(args.config).read_text(encoding='utf-8'))

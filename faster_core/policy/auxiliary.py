@@ -44,17 +44,24 @@ class Auxiliary(nn.Module):
         num_image_tokens: int,
         num_state_tokens: int,
     ) -> None:
-        """Size the heads for what the samples hold; landmarks may be missing."""
+        """Size the heads for what the samples hold; none for a weight of 0 or without landmarks."""
         super().__init__()
         self._weights, self._num_states = weights, num_state_tokens
         rows, columns = samples.chunk.shape[1:]
         states = width * num_state_tokens
-        self.chunk = nn.Linear(states, rows * columns)
-        self.goal = nn.Linear(states, columns)
-        self.target = self.places = None
-        if samples.target.shape[1]:
-            self.target = nn.Linear(states, samples.target.shape[1])
-            self.places = nn.Linear(width * num_image_tokens, samples.places.shape[1])
+        sizes = {
+            'chunk': (states, rows * columns),
+            'goal': (states, columns),
+            'target': (states, samples.target.shape[1]),
+            'places': (width * num_image_tokens, samples.places.shape[1]),
+        }
+        self.heads = nn.ModuleDict(
+            {
+                name: nn.Linear(*size)
+                for name, size in sizes.items()
+                if getattr(weights, name) > 0 and size[1]
+            }
+        )
 
     def forward(
         self,
@@ -77,12 +84,13 @@ class Auxiliary(nn.Module):
             places: likewise.
         """
         states = hidden[:, -self._num_states :].flatten(1)
+        inputs = {'places': features.flatten(1)}
+        labels = {'chunk': chunk.flatten(1), 'goal': goal, 'target': target, 'places': places}
         errors = {
-            'chunk': (self.chunk(states) - chunk.flatten(1)).abs().mean(),
-            'goal': (self.goal(states) - goal).abs().mean(),
+            name: (head(inputs.get(name, states)).float() - labels[name]).abs().mean()
+            for name, head in self.heads.items()
         }
-        if self.target is not None:
-            errors['target'] = (self.target(states) - target).abs().mean()
-            errors['places'] = (self.places(features.flatten(1)) - places).abs().mean()
-        total = sum(getattr(self._weights, name) * error for name, error in errors.items())
+        total = hidden.new_zeros((), dtype=torch.float32)
+        for name, error in errors.items():
+            total = total + getattr(self._weights, name) * error
         return total, errors

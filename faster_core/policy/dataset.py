@@ -13,13 +13,16 @@ import pathlib
 import numpy as np
 
 from faster_core.data.episodes import chunk_labels, Episode, load_episode
-from faster_core.data.reference import reference_of
+from faster_core.data.reference import ABSOLUTE, reference_of
 from faster_core.embodiment import Embodiment
 from faster_core.errors import ConfigError
 from faster_core.policy.images import to_square
-from faster_core.tokenizer.faster_vq import FasterVQ
+from faster_core.tokenizer.interface import ActionTokenizer
+from faster_core.tokenizer.rvq import RvqTokenizer
 
 _BATCH = 256
+# After the end of a chunk of variable length; `model.IGNORED`.
+NO_TOKEN = -100
 # Landmarks: metres per unit, and how far from a hand they are told apart (m).
 _UNIT = np.float32(0.1)
 _NEAR = 0.3
@@ -32,7 +35,8 @@ class Samples:
     Attributes:
         images: uint8 [M, cameras, size, size, 3].
         state: float32 [M, S], SI units.
-        tokens: int64 [M, N], action token ids.
+        tokens: int64 [M, N], action token ids, level by level; of a tokenizer of variable length
+            an end code follows, then `NO_TOKEN`.
         chunk: float32 [M, H, D], relative to the tokenizer's reference, normalised.
         goal: float32 [M, D], where the episode ends (`episode_goals`), normalised.
         target: float32 [M, 9], where the instruction's target is, seen from base and hands, unit
@@ -63,7 +67,7 @@ def build_cache(
     demos: str | pathlib.Path,
     folder: str | pathlib.Path,
     embodiment: Embodiment,
-    tokenizer: FasterVQ,
+    tokenizer: ActionTokenizer,
     image_size: int,
 ) -> None:
     """Write the arrays of `Samples` below `folder`, unless a complete cache is there.
@@ -84,6 +88,7 @@ def build_cache(
     images = np.lib.format.open_memmap(folder / 'images.npy', 'w+', np.uint8, shape)
     states, chunks, goals, text, texts, row = [], [], [], [], [], 0
     targets, places = [], []
+    kind = getattr(tokenizer.config, 'reference', ABSOLUTE)
     for path, length in zip(paths, lengths, strict=True):
         episode = load_episode(path)
         if episode.embodiment_checksum != embodiment.checksum:
@@ -94,7 +99,7 @@ def build_cache(
             resized = [to_square(image, image_size) for image in episode.images[camera]]
             images[row : row + length, k] = resized
         states.append(episode.state)
-        reference = reference_of(episode.state, embodiment, tokenizer.config.reference)
+        reference = reference_of(episode.state, embodiment, kind)
         chunks.append(chunk_labels(episode.action, embodiment) - reference[:, None])
         goals.append(episode_goals(episode.action, embodiment) - reference)
         target, place = episode_places(episode)
@@ -108,20 +113,32 @@ def build_cache(
     if len({(t.shape[1], p.shape[1]) for t, p in zip(targets, places, strict=True)}) > 1:
         targets = places = [np.zeros((len(s), 0), np.float32) for s in states]
     chunk = np.concatenate(chunks)
-    codes = np.concatenate(
-        [tokenizer.encode(chunk[i : i + _BATCH]) for i in range(0, len(chunk), _BATCH)]
-    )
-    offsets = np.arange(tokenizer.config.num_levels) * tokenizer.config.codebook_size
-    tokens = tokenizer.tokens(codes + offsets[:, None, None])
+    tokens = token_ids(tokenizer, chunk)
     np.save(folder / 'state.npy', np.concatenate(states).astype(np.float32))
     np.save(folder / 'chunk.npy', tokenizer.normalizer.normalize(chunk))
     np.save(folder / 'goal.npy', tokenizer.normalizer.normalize(np.concatenate(goals)))
     np.save(folder / 'target.npy', np.concatenate(targets))
     np.save(folder / 'places.npy', np.concatenate(places))
-    np.save(folder / 'tokens.npy', tokens.astype(np.int64))
+    np.save(folder / 'tokens.npy', tokens)
     np.save(folder / 'text.npy', np.array(text))
     np.save(folder / 'episode.npy', np.repeat(np.arange(len(paths)), lengths))
     (folder / 'texts.json').write_text(json.dumps(texts))
+
+
+def token_ids(tokenizer: ActionTokenizer, chunks: np.ndarray) -> np.ndarray:
+    """Return `Samples.tokens` of chunks [M, H, D], SI units, relative to the reference."""
+    parts = [chunks[i : i + _BATCH] for i in range(0, len(chunks), _BATCH)]
+    if isinstance(tokenizer, RvqTokenizer):
+        offsets = np.arange(tokenizer.config.num_levels) * tokenizer.config.codebook_size
+        codes = np.concatenate([tokenizer.encode(part) for part in parts])
+        return tokenizer.tokens(codes + offsets[:, None, None]).astype(np.int64)
+    rows = [np.asarray(row) for part in parts for row in tokenizer.tokens(tokenizer.encode(part))]
+    if tokenizer.num_tokens is not None:
+        return np.stack(rows).astype(np.int64)
+    tokens = np.full((len(rows), 1 + max(map(len, rows))), NO_TOKEN, dtype=np.int64)
+    for row, out in zip(rows, tokens, strict=True):
+        out[: len(row) + 1] = [*row, tokenizer.vocab_size]
+    return tokens
 
 
 def episode_goals(action: np.ndarray, embodiment: Embodiment) -> np.ndarray:

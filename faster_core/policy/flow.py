@@ -7,6 +7,7 @@ the actions are; ten Euler steps walk from noise to a chunk.
 from __future__ import annotations
 
 import math
+from typing import Any
 
 import torch
 from torch import nn
@@ -76,15 +77,33 @@ class FlowVla(ActionModel):
             chunk = chunk - self.velocity(chunk, time, prefix) / steps
         return chunk
 
-    def loss(self, prefix: Prefix, chunk: torch.Tensor) -> dict[str, torch.Tensor]:
-        """Mean squared error of the velocity on chunks [B, H, D] mixed with noise ('flow')."""
-        drawn = torch.distributions.Beta(*BETA).sample((len(chunk),)).to(chunk)
-        time = drawn * LATEST + (1.0 - LATEST)
-        noise = torch.randn_like(chunk)
+    def loss(
+        self,
+        prefix: Prefix,
+        chunk: torch.Tensor,
+        time: torch.Tensor | None = None,
+        noise: torch.Tensor | None = None,
+    ) -> dict[str, torch.Tensor]:
+        """Mean squared error of the velocity on chunks mixed with noise ('flow').
+
+        Args:
+            prefix: what the backbone made of the observations.
+            chunk: [B, H, D], normalised.
+            time: [B], how much noise (`flow_time`); drawn if left out.
+            noise: [B, H, D]; likewise.
+        """
+        if time is None:
+            time = flow_time(torch.distributions.Beta(*BETA).sample((len(chunk),)).to(chunk))
+        noise = torch.randn_like(chunk) if noise is None else noise
         share = time[:, None, None]
         noisy = share * noise + (1.0 - share) * chunk
         velocity = self.velocity(noisy, time, prefix)
-        return {'flow': F.mse_loss(velocity, noise - chunk)}
+        return {'flow': F.mse_loss(velocity.float(), noise - chunk)}
+
+
+def flow_time(drawn: Any) -> Any:
+    """Return times of the flow from draws of the distribution `BETA`."""
+    return drawn * LATEST + (1.0 - LATEST)
 
 
 def _waves(time: torch.Tensor, width: int) -> torch.Tensor:

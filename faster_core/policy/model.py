@@ -231,7 +231,8 @@ class FasterVla(ActionModel):
 
         Returns:
             'level0', 'level1', …: mean cross-entropy per level; 'end': that of `<EoBlk>`;
-            'accuracy0', …: share of right codes.
+            'accuracy0', …: share of right codes; 'block0', …: mean cross-entropy per block, to
+            look at.
         """
         begin = tokens.new_full((tokens.shape[0], self.block_size), self.begin_token)
         known = torch.where(tokens == IGNORED, self.layout.end_token, tokens)
@@ -239,22 +240,28 @@ class FasterVla(ActionModel):
         size, levels = self.layout.codebook_size, self.levels.flatten()
         special = self.head.weight[-2:]
         losses = {}
+        each = torch.zeros(tokens.shape, device=tokens.device)
         for level in range(self.layout.num_levels):
             places = (levels == level).nonzero().squeeze(1)
             weight = torch.cat([self._codes_at(places.new_tensor([level]))[0], special])
-            logits = F.linear(hidden[:, places], weight)
+            logits = F.linear(hidden[:, places], weight).float()
             target = torch.where(
                 tokens[:, places] == IGNORED, IGNORED, tokens[:, places] - level * size
             )
-            losses[f'level{level}'] = F.cross_entropy(
-                logits.flatten(0, 1), target.flatten(), ignore_index=IGNORED
+            costs = F.cross_entropy(
+                logits.flatten(0, 1), target.flatten(), ignore_index=IGNORED, reduction='none'
             )
-            right = (logits.argmax(-1) == target).sum() / (target != IGNORED).sum().clamp(min=1)
+            count = (target != IGNORED).sum().clamp(min=1)
+            losses[f'level{level}'] = costs.sum() / count
+            right = (logits.argmax(-1) == target).sum() / count
             losses[f'accuracy{level}'] = right.float()
-        logits = F.linear(hidden[:, self.num_tokens :], weight)
+            each[:, places] = costs.detach().view(target.shape)
+        logits = F.linear(hidden[:, self.num_tokens :], weight).float()
         end = torch.full_like(begin, size + 1)
         losses['end'] = F.cross_entropy(logits.flatten(0, 1), end.flatten())
-        return losses
+        real = (tokens != IGNORED).sum(0).view_as(self.levels).sum(1).clamp(min=1)
+        blocks = each.sum(0).view_as(self.levels).sum(1) / real
+        return losses | {f'block{j}': value for j, value in enumerate(blocks)}
 
     # --- shared ---------------------------------------------------------------------------------
 

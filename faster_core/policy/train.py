@@ -1,39 +1,43 @@
 """Training of FASTerVLA by imitation, on one or more processes.
 
-On CPUs several processes with one thread each are faster than one with several threads; their
-gradients are averaged (`torch.distributed`, gloo). Every random choice follows from (seed, rank,
-step), so a resumed run continues as if it had not stopped.
+One process, `workers` of them on one machine, or as many as `torchrun` or `accelerate launch`
+started: all train on the same joint batch. A resumed run continues as if it had not stopped.
 """
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
+import contextlib
 import dataclasses
-import multiprocessing as mp
-import os
+import datetime
 import pathlib
-import queue as queues
 import time
 from typing import Any
 
+from accelerate import Accelerator, DistributedDataParallelKwargs, InitProcessGroupKwargs
+from accelerate.utils import FullyShardedDataParallelPlugin
 import numpy as np
 import torch
-from torch import distributed, nn
+from torch import nn
+from transformers.modeling_layers import GradientCheckpointingLayer
 
-from faster_core.config import from_mapping
-from faster_core.decoding.blockwise import decode
-from faster_core.decoding.sampling import SamplingConfig
 from faster_core.embodiment import Embodiment
-from faster_core.errors import ConfigError, FasterVlaError
-from faster_core.policy import checkpoint
-from faster_core.policy.auxiliary import Auxiliary, AuxiliaryWeights
-from faster_core.policy.batches import Batches, LABELS
-from faster_core.policy.config import PolicyConfig
+from faster_core.errors import ConfigError
+from faster_core.policy import checkpoint, held_out
+from faster_core.policy.auxiliary import Auxiliary
+from faster_core.policy.batches import Batches, joint_generator
 from faster_core.policy.dataset import build_cache, open_cache, Samples
-from faster_core.policy.state import StateNormalizer
-from faster_core.policy.text import TextEncoder
-from faster_core.tokenizer.faster_vq import FasterVQ
+from faster_core.policy.loader import Prefetched, StepBatches
+from faster_core.policy.train_config import PolicyTrainConfig, StageConfig
+from faster_core.policy.train_parts import (
+    make_auxiliary,
+    make_parts,
+    read_model_config,
+    read_tokenizer,
+)
+from faster_core.policy.trainee import Trainee
 from faster_core.training.ema import WeightAverage
+from faster_core.training.profile import StepProfiler
 from faster_core.training.run_folder import (
     optimizer_tensors,
     pack,
@@ -42,70 +46,17 @@ from faster_core.training.run_folder import (
     unpack,
 )
 from faster_core.training.schedules import cosine_schedule
+from faster_core.training.sharding import like, load_whole, whole
+from faster_core.training.spawn import is_launched, run_processes
 
-
-@dataclasses.dataclass(frozen=True, kw_only=True)
-class PolicyTrainConfig:
-    """How FASTerVLA is trained.
-
-    Attributes:
-        embodiment: file of the robot.
-        model: fields of `PolicyConfig`.
-        steps: optimiser steps.
-        max_minutes: the schedule also ends after so many minutes of training, whichever is first;
-            0 for no limit.
-        workers: processes; each takes batch_size / workers samples per step.
-        batch_size, learning_rate, weight_decay, warmup, clip: AdamW with a cosine; `warmup` is a
-            share of the training.
-        level_weights: weight of the cross-entropy of each level, coarse to fine (ours).
-        end_weight: weight of `<EoBlk>`'s.
-        auxiliary: weights of the regressions that only training has (`AuxiliaryWeights`).
-        backbone_first: share of the training in which only these regressions are trained: without
-            the expert a step costs half, and codes mean little to eyes that see nothing yet.
-        max_shift, colour: image augmentation, see `augment`.
-        state_noise: standard deviation added to the normalised state.
-        paraphrases: instruction -> other wordings, used in `paraphrase_share` of the samples.
-        held_out: every n-th episode is for validation.
-        ema_decay: of the averaged weights that are saved.
-        log_every, save_every: steps between lines of metrics, and between checkpoints.
-    """
-
-    embodiment: str
-    model: dict[str, Any]
-    steps: int
-    max_minutes: float = 0.0
-    workers: int = 1
-    batch_size: int = 32
-    learning_rate: float = 1e-3
-    weight_decay: float = 0.01
-    warmup: float = 0.03
-    clip: float = 1.0
-    level_weights: tuple[float, ...] = (1.0, 0.5, 0.25)
-    end_weight: float = 0.05
-    auxiliary: dict[str, float] = dataclasses.field(default_factory=dict)
-    backbone_first: float = 0.0
-    max_shift: int = 1
-    colour: float = 0.15
-    state_noise: float = 0.01
-    paraphrases: dict[str, list[str]] = dataclasses.field(default_factory=dict)
-    paraphrase_share: float = 0.3
-    held_out: int = 30
-    ema_decay: float = 0.999
-    seed: int = 0
-    log_every: int = 50
-    save_every: int = 1000
-
-    def __post_init__(self) -> None:
-        """Refuse a batch that the workers cannot share (ConfigError)."""
-        if self.workers < 1 or self.batch_size % self.workers:
-            raise ConfigError(
-                f'batch_size {self.batch_size} is not a multiple of workers {self.workers}'
-            )
+# The first process prepares the samples while the others wait.
+_PATIENCE = datetime.timedelta(hours=6)
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
 class _Job:
     config: PolicyTrainConfig
+    demos: str
     tokenizer: str
     out: str
     metadata: dict[str, Any]
@@ -120,259 +71,344 @@ def train(
 ) -> Iterator[dict[str, float]]:
     """Train, resuming if `out` holds a state; `out/checkpoint` is the result.
 
+    Args:
+        config: what and how.
+        demos: folder of episodes.
+        tokenizer: folder of a tokenizer of any kind, or its run folder.
+        out: run folder; all processes must see the same one.
+        metadata: stands in the checkpoint's metadata.json under 'train'.
+
     Yields:
         Rows with 'step' and, on logged steps, losses.
 
     Raises:
         ConfigError: the demonstrations, the tokenizer and the embodiment do not belong together.
-        FasterVlaError: a worker died.
+        FasterVlaError: a process died.
     """
-    tokenizer, out = pathlib.Path(tokenizer), pathlib.Path(out)
-    if (tokenizer / 'checkpoint').is_dir():
-        tokenizer = tokenizer / 'checkpoint'
-    embodiment = Embodiment.load(config.embodiment)
-    model = from_mapping(PolicyConfig, config.model, source='model')
-    RunFolder(out, dataclasses.asdict(config))
-    vq = FasterVQ.from_pretrained(tokenizer)
-    build_cache(demos, out / 'cache', embodiment, vq, model.image_size)
-    job = _Job(config=config, tokenizer=str(tokenizer), out=str(out), metadata=metadata or {})
-    if config.workers == 1:
-        yield from _run(job, 0)
-    else:
-        yield from _run_processes(job)
-    RunFolder(out, dataclasses.asdict(config)).plot()
-
-
-def _run_processes(job: _Job) -> Iterator[dict[str, float]]:
-    context = mp.get_context('spawn')
-    rows = context.Queue()
-    (pathlib.Path(job.out) / 'rendezvous').unlink(missing_ok=True)
-    workers = [
-        context.Process(target=_worker, args=(job, rank, rows), daemon=True)
-        for rank in range(job.config.workers)
-    ]
-    for worker in workers:
-        worker.start()
-    try:
-        while any(w.is_alive() for w in workers) or not rows.empty():
-            try:
-                yield rows.get(timeout=1.0)
-            except queues.Empty:
-                _refuse_failed(workers)
-        _refuse_failed(workers)
-    finally:
-        for worker in workers:
-            worker.kill()
-            worker.join()
-
-
-def _refuse_failed(workers: list[mp.Process]) -> None:
-    if failed := [w.exitcode for w in workers if w.exitcode]:
-        raise FasterVlaError(f'a training process ended with {failed[0]}')
-
-
-def _worker(job: _Job, rank: int, rows: Any) -> None:
-    torch.set_num_threads(1)
-    os.environ.setdefault('GLOO_SOCKET_IFNAME', 'lo')
-    rendezvous = (pathlib.Path(job.out) / 'rendezvous').resolve()
-    distributed.init_process_group(
-        'gloo', init_method=f'file://{rendezvous}', rank=rank, world_size=job.config.workers
+    job = _Job(
+        config=config,
+        demos=str(demos),
+        tokenizer=str(tokenizer),
+        out=str(out),
+        metadata=metadata or {},
     )
-    for row in _run(job, rank):
-        if rank == 0:
-            rows.put(row)
-    distributed.destroy_process_group()
+    if is_launched() or config.workers == 1:
+        yield from _run(job)
+        return
+    _prepare(job)
+    yield from run_processes(_run, (job,), config.workers)
 
 
-class _Trainee(nn.Module):
-    """The model and what only training needs."""
-
-    def __init__(self, model: nn.Module, auxiliary: nn.Module) -> None:
-        super().__init__()
-        self.model, self.auxiliary = model, auxiliary
-
-
-def _run(job: _Job, rank: int) -> Iterator[dict[str, float]]:
-    config, out = job.config, pathlib.Path(job.out)
-    run = RunFolder(out, dataclasses.asdict(config))
-    samples = open_cache(out / 'cache')
-    held = samples.episode % config.held_out == 0
-    pool, held_rows = np.flatnonzero(~held), np.flatnonzero(held)
-    if not len(pool):
-        raise ConfigError(f'held_out {config.held_out} leaves no episode to train on')
-    parts = _parts(job, samples, pool)
-    batches = Batches(
-        samples,
-        parts,
-        max_shift=config.max_shift,
-        colour=config.colour,
-        state_noise=config.state_noise,
-        paraphrases=config.paraphrases,
-        paraphrase_share=config.paraphrase_share,
-    )
-    torch.manual_seed(config.seed)
-    width = parts.config.text['hidden_size']
-    num_states = len(parts.embodiment.state)
-    if parts.config.state_encoding == 'text':
-        num_states = parts.embodiment.state_dim
-    auxiliary = Auxiliary(
-        from_mapping(AuxiliaryWeights, config.auxiliary, source='auxiliary'),
-        samples,
-        width=width,
-        num_image_tokens=parts.model.backbone.tokens_per_image * len(parts.embodiment.cameras),
-        num_state_tokens=num_states,
-    )
-    trainee = _Trainee(parts.model, auxiliary)
-    optimizer = torch.optim.AdamW(
-        trainee.parameters(),
-        lr=config.learning_rate,
-        weight_decay=config.weight_decay,
-        betas=(0.9, 0.95),
-        fused=True,
-    )
-    average = WeightAverage(trainee, config.ema_decay) if rank == 0 else None
-    step, before = 0, 0.0
-    if state := run.load_state():
-        step, tensors, extra = state
-        trainee.load_state_dict(unpack(tensors, 'model'))
-        restore_optimizer(optimizer, unpack(tensors, 'optimizer'))
-        before = extra['elapsed']
-        if average is not None:
-            average.values, average.updates = unpack(tensors, 'average'), extra['updates']
-    start, elapsed = time.perf_counter() - before, before
-    progress = _progress(config, step, elapsed)
-    while progress < 1.0:
-        trainee.train()
-        for group in optimizer.param_groups:
-            group['lr'] = cosine_schedule(
-                progress, warmup=config.warmup, peak=config.learning_rate
-            )
-        rng = np.random.default_rng([config.seed, rank, step])
-        torch.manual_seed(int(rng.integers(2**31)))
-        chosen = rng.choice(pool, config.batch_size // config.workers)
-        with_expert = progress >= config.backbone_first
-        losses = _losses(trainee, batches.make(chosen, rng), with_expert=with_expert)
-        total = losses['auxiliary']
-        if with_expert:
-            for i, weight in enumerate(config.level_weights):
-                total = total + weight * losses[f'level{i}']
-            total = total + config.end_weight * losses['end']
-        optimizer.zero_grad(set_to_none=True)
-        total.backward()
-        elapsed = _average_gradients(trainee, time.perf_counter() - start, config.workers)
-        nn.utils.clip_grad_norm_(trainee.parameters(), config.clip)
-        optimizer.step()
-        step += 1
-        progress = _progress(config, step, elapsed)
-        if average is None:
-            yield {'step': step}
-            continue
-        average.update(trainee)
-        row: dict[str, float] = {'step': step, 'progress': progress}
-        if step % config.log_every == 0 or progress >= 1.0:
-            values = {k: v.item() for k, v in losses.items()}
-            rate = step * config.batch_size / elapsed
-            run.log(step, **values, learning_rate=group['lr'], samples_per_s=rate)
-            row |= values | {'samples_per_s': rate}
-        if step % config.save_every == 0 or progress >= 1.0:
-            tensors = pack(
-                # Copied: the averaged weights are about to be loaded into the same storage.
-                model={k: v.clone() for k, v in trainee.state_dict().items()},
-                average=average.values,
-                optimizer=optimizer_tensors(optimizer),
-            )
-            _load_average(trainee, average)
-            error = _held_out_error(batches, held_rows)
-            run.log(step, held_out_error=error)
-            row['held_out_error'] = error
-            metadata = {
-                'train': {
-                    **job.metadata,
-                    'steps': step,
-                    'samples': step * config.batch_size,
-                    'minutes': round(elapsed / 60, 1),
-                    'episodes': int(samples.episode[-1]) + 1,
-                    'held_out_error': error,
-                }
-            }
-            checkpoint.save(out / 'checkpoint', parts, metadata)
-            trainee.load_state_dict(unpack(tensors, 'model'))
-            run.save_state(step, tensors, {'updates': average.updates, 'elapsed': elapsed})
-        yield row
+def _prepare(job: _Job) -> None:
+    """Create or check the run folder, and write the samples."""
+    RunFolder(job.out, job.config.to_dict())
+    embodiment = Embodiment.load(job.config.embodiment)
+    size = read_model_config(job.config).image_size
+    tokenizer = read_tokenizer(job.tokenizer, embodiment)
+    build_cache(job.demos, pathlib.Path(job.out) / 'cache', embodiment, tokenizer, size)
 
 
-def _progress(config: PolicyTrainConfig, step: int, elapsed: float) -> float:
-    by_time = elapsed / 60.0 / config.max_minutes if config.max_minutes else 0.0
-    return min(1.0, max(step / config.steps, by_time))
-
-
-def _average_gradients(module: nn.Module, elapsed: float, workers: int) -> float:
-    """Average gradients over the processes; return the longest time any of them has run."""
-    if workers == 1:
-        return elapsed
-    gradients = [p.grad for p in module.parameters() if p.grad is not None]
-    flat = torch.cat([g.flatten() for g in gradients])
-    distributed.all_reduce(flat)
-    flat /= workers
-    for gradient, part in zip(gradients, flat.split([g.numel() for g in gradients]), strict=True):
-        gradient.copy_(part.view_as(gradient))
-    longest = torch.tensor(elapsed, dtype=torch.float64)
-    distributed.all_reduce(longest, distributed.ReduceOp.MAX)
-    return float(longest)
-
-
-def _parts(job: _Job, samples: Samples, pool: np.ndarray) -> checkpoint.PolicyParts:
+def _run(job: _Job) -> Iterator[dict[str, float]]:
     config = job.config
-    embodiment = Embodiment.load(config.embodiment)
-    model = from_mapping(PolicyConfig, config.model, source='model')
-    others = [t for texts in config.paraphrases.values() for t in texts]
-    text = TextEncoder.train([*samples.texts, *others], model.max_text_tokens)
-    for instruction in [*samples.texts, *others]:
-        text.check(instruction)
-    tokenizer = FasterVQ.from_pretrained(job.tokenizer)
-    torch.manual_seed(config.seed)
-    return checkpoint.PolicyParts(
-        config=model,
-        embodiment=embodiment,
-        tokenizer=tokenizer,
-        text=text,
-        state=StateNormalizer.fit(samples.state[pool]),
-        model=checkpoint.build_model(model, embodiment, tokenizer, text),
+    accelerator = Accelerator(
+        cpu=not torch.cuda.is_available(),  # or several processes on CPUs are not seen as such
+        fsdp_plugin=_sharding() if config.fsdp else None,
+        kwargs_handlers=[
+            # Not every stage, and not every head, uses every parameter.
+            DistributedDataParallelKwargs(find_unused_parameters=True, broadcast_buffers=False),
+            InitProcessGroupKwargs(timeout=_PATIENCE),
+        ],
+    )
+    config.check_shares(accelerator.num_processes)
+    if config.fsdp and accelerator.num_processes == 1:
+        raise ConfigError('fsdp: there is one process, nothing to shard among')
+    if accelerator.is_main_process:
+        _prepare(job)
+    accelerator.wait_for_everyone()
+    training = _Training(job, accelerator)
+    first = 0
+    for stage in config.plan:
+        yield from training.stage(stage, first)
+        first += stage.steps
+        accelerator.free_memory()
+        accelerator.wait_for_everyone()
+    if accelerator.is_main_process:
+        training.folder.plot()
+    accelerator.wait_for_everyone()
+    if accelerator.num_processes > 1:
+        accelerator.end_training()
+
+
+def _sharding() -> FullyShardedDataParallelPlugin:
+    return FullyShardedDataParallelPlugin(
+        fsdp_version=2,
+        reshard_after_forward=True,
+        auto_wrap_policy='transformer_based_wrap',
+        cpu_ram_efficient_loading=False,
     )
 
 
-def _losses(
-    trainee: _Trainee, batch: dict[str, torch.Tensor], *, with_expert: bool
-) -> dict[str, torch.Tensor]:
-    model = trainee.model
-    features = model.backbone.vision(batch['pixels'])
-    prefix = model.encode(features, batch['ids'], batch['valid'], batch['state'])
-    losses = model.loss(prefix, batch['tokens']) if with_expert else {}
-    labels = {name: batch[name] for name in LABELS if name != 'tokens'}
-    losses['auxiliary'], errors = trainee.auxiliary(features, prefix.hidden, **labels)
-    return losses | errors
+@dataclasses.dataclass(kw_only=True)
+class _Progress:
+    """Where a training is.
+
+    Attributes:
+        step: optimiser steps done.
+        elapsed: seconds of training, also before a resume.
+        share: of the schedule of this stage that is done.
+    """
+
+    step: int
+    elapsed: float
+    share: float
 
 
-def _load_average(trainee: _Trainee, average: WeightAverage) -> None:
-    trainee.load_state_dict(average.values)
-    trainee.eval()
+class _Training:
+    """What all stages share."""
+
+    def __init__(self, job: _Job, accelerator: Accelerator) -> None:
+        self.job, self.config, self.accelerator = job, job.config, accelerator
+        config = job.config
+        self.folder = RunFolder(job.out, config.to_dict())
+        self.samples: Samples = open_cache(self.folder.path / 'cache')
+        held = self.samples.episode % config.held_out == 0
+        self.pool, self.held = np.flatnonzero(~held), np.flatnonzero(held)
+        if not len(self.pool):
+            raise ConfigError(f'held_out {config.held_out} leaves no episode to train on')
+        embodiment = Embodiment.load(config.embodiment)
+        self.parts = make_parts(
+            config,
+            read_model_config(config),
+            read_tokenizer(job.tokenizer, embodiment),
+            self.samples,
+            self.pool,
+        )
+        self.auxiliary: Auxiliary = make_auxiliary(config, self.parts, self.samples)
+        self.batches = Batches(
+            self.samples,
+            self.parts,
+            max_shift=config.max_shift,
+            colour=config.colour,
+            state_noise=config.state_noise,
+            camera_dropout=config.camera_dropout,
+            paraphrases=config.paraphrases,
+            paraphrase_share=config.paraphrase_share,
+        )
+        self.profiler = StepProfiler(
+            self.folder.path / 'profile', config.profile if accelerator.is_main_process else 0
+        )
+
+    def stage(self, stage: StageConfig, first: int) -> Iterator[dict[str, float]]:
+        """Train a stage that begins after `first` steps, or what is left of it."""
+        config, accelerator = self.config, self.accelerator
+        trainee = Trainee(config, stage, self.parts.model, self.auxiliary)
+        state = self.folder.load_state()
+        now = _Progress(step=first, elapsed=0.0, share=0.0)
+        if state:
+            now.step, now.elapsed = max(first, state[0]), state[2]['elapsed']
+            if state[0] >= first + stage.steps:
+                return
+            trainee.load_state_dict(unpack(state[1], 'model'))
+        self._advance(now, stage, first)
+        optimizer = torch.optim.AdamW(
+            [p for p in trainee.parameters() if p.requires_grad],
+            lr=stage.learning_rate,
+            weight_decay=config.weight_decay,
+            betas=(0.9, 0.95),
+            fused=not config.fsdp,
+        )
+        trainee._no_split_modules = _layer_classes(trainee)
+        wrapped, optimizer = accelerator.prepare(trainee, optimizer)
+        trainee = accelerator.unwrap_model(wrapped)
+        average = None
+        if accelerator.is_main_process or config.fsdp:
+            average = WeightAverage(trainee, config.ema_decay)
+        if state:
+            self._restore(state, trainee, average, optimizer if state[0] > first else None)
+        loader = Prefetched(
+            StepBatches(
+                config,
+                self.batches,
+                self.pool,
+                rank=accelerator.process_index,
+                num_processes=accelerator.num_processes,
+            ),
+            range(now.step, first + stage.steps),
+            config.data_workers,
+            accelerator.device,
+        )
+        start = time.perf_counter() - now.elapsed
+        looked = _Look(now.step, loader)
+        # Parts are made while the last step still runs; a finished run needs none.
+        steps = iter(loader) if now.share < 1.0 else iter(())
+        for parts in steps:
+            self.profiler.step()
+            with_expert = now.share >= config.backbone_first
+            losses = self._gradients(wrapped, parts, now.step, with_expert=with_expert)
+            norm = accelerator.clip_grad_norm_(wrapped.parameters(), config.clip)
+            rate = cosine_schedule(now.share, warmup=stage.warmup, peak=stage.learning_rate)
+            for group in optimizer.param_groups:
+                group['lr'] = rate
+            optimizer.step()
+            optimizer.zero_grad(set_to_none=True)
+            if average is not None:
+                average.update(trainee)
+            now.step += 1
+            now.elapsed = self._longest(time.perf_counter() - start)
+            self._advance(now, stage, first)
+            ended = now.share >= 1.0
+            row: dict[str, float] = {'step': now.step, 'progress': self._overall(now)}
+            if now.step % config.log_every == 0 or ended:
+                values = self._mean(losses | {'gradient_norm': whole({'': norm})['']})
+                values |= {'learning_rate': rate, **looked.since(now.step, config.batch_size)}
+                row |= values
+                if accelerator.is_main_process:
+                    self.folder.log(now.step, **values)
+            if now.step % config.save_every == 0 or ended:
+                with looked.aside():
+                    row |= self._save(now, trainee, average, optimizer)
+            yield row
+            if ended:
+                break
+        self.profiler.stop()
+
+    def _gradients(
+        self,
+        wrapped: nn.Module,
+        parts: list[Mapping[str, torch.Tensor]],
+        step: int,
+        *,
+        with_expert: bool,
+    ) -> dict[str, torch.Tensor]:
+        """Add up the gradients of the parts of a step; return the mean losses."""
+        config, accelerator = self.config, self.accelerator
+        wrapped.train()
+        seed = int(joint_generator(config.seed, step).integers(2**31))
+        sums: dict[str, torch.Tensor] = {}
+        for i, part in enumerate(parts):
+            # One draw of the jitter for all parts and processes.
+            torch.manual_seed(seed)
+            last = i == len(parts) - 1
+            with contextlib.nullcontext() if last else accelerator.no_sync(wrapped):
+                with torch.autocast(
+                    accelerator.device.type,
+                    torch.bfloat16,
+                    enabled=config.precision == 'bfloat16',
+                ):
+                    losses = wrapped(part, with_expert)
+                accelerator.backward(losses['total'] / len(parts))
+            for name, value in losses.items():
+                sums[name] = sums.get(name, 0.0) + value.detach() / len(parts)
+        return sums
+
+    def _mean(self, values: Mapping[str, torch.Tensor]) -> dict[str, float]:
+        """Return the means over the processes."""
+        device = self.accelerator.device
+        stacked = torch.stack([v.to(device, torch.float32) for v in values.values()])
+        mean = self.accelerator.reduce(stacked, reduction='mean').tolist()
+        return {'loss' if k == 'total' else k: v for k, v in zip(values, mean, strict=True)}
+
+    def _longest(self, elapsed: float) -> float:
+        """Return the longest time any process has run, if that decides anything."""
+        if not self.config.max_minutes or self.accelerator.num_processes == 1:
+            return elapsed
+        mine = torch.tensor([elapsed], device=self.accelerator.device)
+        return float(self.accelerator.gather(mine).max())
+
+    def _advance(self, now: _Progress, stage: StageConfig, first: int) -> None:
+        minutes = self.config.max_minutes
+        by_time = now.elapsed / 60.0 / minutes if minutes else 0.0
+        now.share = min(1.0, max((now.step - first) / stage.steps, by_time))
+
+    def _overall(self, now: _Progress) -> float:
+        return now.share if not self.config.stages else now.step / self.config.total_steps
+
+    def _restore(
+        self,
+        state: tuple[int, dict[str, torch.Tensor], dict[str, Any]],
+        trainee: nn.Module,
+        average: WeightAverage | None,
+        optimizer: torch.optim.Optimizer | None,
+    ) -> None:
+        _, tensors, extra = state
+        if average is not None:
+            average.values = {
+                k: like(v, average.values[k]) for k, v in unpack(tensors, 'average').items()
+            }
+            average.updates = extra['updates']
+        if optimizer is None:
+            return
+        trained = [p for p in trainee.parameters() if p.requires_grad]
+        restore_optimizer(
+            optimizer,
+            {
+                key: like(value, trained[int(key.split('.')[0])]) if value.ndim else value
+                for key, value in unpack(tensors, 'optimizer').items()
+            },
+        )
+
+    def _save(
+        self,
+        now: _Progress,
+        trainee: nn.Module,
+        average: WeightAverage | None,
+        optimizer: torch.optim.Optimizer,
+    ) -> dict[str, float]:
+        """Write state and checkpoint; return how good the averaged weights are."""
+        if average is None:
+            return {}
+        tensors = pack(
+            model=whole(trainee.state_dict()),
+            average=whole(average.values),
+            optimizer=whole(optimizer_tensors(optimizer)),
+        )
+        if not self.accelerator.is_main_process:
+            return {}
+        parts, config, device = self.parts, self.config, self.accelerator.device
+        parts.model.load_state_dict(trainee.plain(unpack(tensors, 'average')))
+        parts.model.to(device)
+        report = held_out.measure(parts, self.batches, self.held, device=device)
+        self.folder.log(now.step, **report)
+        metadata = {
+            **self.job.metadata,
+            'steps': now.step,
+            'samples': now.step * config.batch_size,
+            'minutes': round(now.elapsed / 60, 1),
+            'processes': self.accelerator.num_processes,
+            'episodes': int(self.samples.episode[-1]) + 1,
+            **report,
+        }
+        checkpoint.save(self.folder.path / 'checkpoint', parts, {'train': metadata})
+        parts.model.to('cpu')
+        extra = {'updates': average.updates, 'elapsed': now.elapsed}
+        self.folder.save_state(now.step, tensors, extra)
+        return report
 
 
-@torch.inference_mode()
-def _held_out_error(batches: Batches, rows: np.ndarray, count: int = 256) -> float:
-    """Mean absolute error of greedily decoded chunks, normalised units, on held-out episodes."""
-    chosen = rows[np.linspace(0, len(rows) - 1, min(count, len(rows))).astype(int)]
-    parts = batches.parts
-    model, tokenizer = parts.model, parts.tokenizer
-    errors = []
-    for group in np.array_split(chosen, max(1, len(chosen) // 32)):
-        batch = batches.make(group)
-        features = model.backbone.vision(batch['pixels'])
-        prefix = model.encode(features, batch['ids'], batch['valid'], batch['state'])
-        model.prepare(prefix)
-        decoded = decode(model, prefix, sampling=SamplingConfig(), batch=len(group))
-        codes = model.codes(decoded).numpy()
-        actions = tokenizer.decode(tokenizer.codes(codes))
-        error = tokenizer.normalizer.normalize(actions) - batch['chunk'].numpy()
-        errors.append(np.abs(error).mean())
-    return float(np.mean(errors))
+class _Look:
+    """Throughput since it was last asked for."""
+
+    def __init__(self, step: int, loader: Prefetched) -> None:
+        self._loader = loader
+        self._last = (step, time.perf_counter(), loader.waited)
+
+    def since(self, step: int, batch_size: int) -> dict[str, float]:
+        """Return samples per second, and the share of the time spent waiting for batches."""
+        now = (step, time.perf_counter(), self._loader.waited)
+        steps, seconds, waited = (b - a for a, b in zip(self._last, now, strict=True))
+        self._last = now
+        return {'samples_per_s': steps * batch_size / seconds, 'wait_share': waited / seconds}
+
+    @contextlib.contextmanager
+    def aside(self) -> Iterator[None]:
+        """Leave out the time of what is done meanwhile."""
+        start = time.perf_counter()
+        yield
+        step, then, waited = self._last
+        self._last = (step, then + time.perf_counter() - start, waited)
+
+
+def _layer_classes(module: nn.Module) -> list[str]:
+    """Return the classes of layers that FSDP gathers one by one."""
+    layers = (m for m in module.modules() if isinstance(m, GradientCheckpointingLayer))
+    return sorted({type(layer).__name__ for layer in layers})

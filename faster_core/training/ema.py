@@ -5,9 +5,11 @@ from __future__ import annotations
 import torch
 from torch import nn
 
+from faster_core.training.sharding import local
+
 
 class WeightAverage:
-    """Average of a module's floating-point parameters and buffers.
+    """Average of a module's floating-point parameters and buffers; of its own part, under FSDP.
 
     The decay is min(decay, (1 + n) / (10 + n)) after n updates, so that early weights fade.
     """
@@ -25,8 +27,8 @@ class WeightAverage:
         own, new = [], []
         for name, value in module.state_dict().items():
             if value.is_floating_point():
-                own.append(self.values[name])
-                new.append(value)
+                own.append(local(self.values[name]))
+                new.append(local(value))
             else:
                 self.values[name].copy_(value)
         torch._foreach_lerp_(own, new, 1.0 - decay)

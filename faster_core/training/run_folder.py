@@ -20,6 +20,9 @@ import torch
 
 from faster_core.errors import CheckpointError, ConfigError
 
+# Curves of a panel that are named at most.
+_LEGEND = 6
+
 
 class RunFolder:
     """Folder with config.json, metrics.jsonl, metrics.png and state.safetensors."""
@@ -71,25 +74,30 @@ class RunFolder:
         return [by_step[step] for step in sorted(by_step)]
 
     def plot(self) -> pathlib.Path:
-        """Draw every metric over steps into metrics.png."""
+        """Draw every metric over steps into metrics.png; numbered ones share a panel."""
         import matplotlib as mpl
 
         mpl.use('Agg')
         import matplotlib.pyplot as plt
 
         rows = self.metrics()
-        names = sorted({k for row in rows for k in row} - {'step'})
-        columns = min(3, max(1, len(names)))
-        lines = -(-max(1, len(names)) // columns)
+        panels: dict[str, list[str]] = {}
+        for name in sorted({k for row in rows for k in row} - {'step'}):
+            panels.setdefault(name.rstrip('0123456789'), []).append(name)
+        columns = min(3, max(1, len(panels)))
+        lines = -(-max(1, len(panels)) // columns)
         figure, axes = plt.subplots(
             lines, columns, figsize=(4.5 * columns, 2.8 * lines), squeeze=False
         )
-        for axis in axes.flat[len(names) :]:
+        for axis in axes.flat[len(panels) :]:
             axis.axis('off')
-        for axis, name in zip(axes.flat, names, strict=False):
-            points = [(row['step'], row[name]) for row in rows if name in row]
-            axis.plot(*zip(*points, strict=True), linewidth=1)
-            axis.set_title(name)
+        for axis, (title, names) in zip(axes.flat, panels.items(), strict=False):
+            for name in names:
+                points = [(row['step'], row[name]) for row in rows if name in row]
+                axis.plot(*zip(*points, strict=True), linewidth=1, label=name)
+            if 1 < len(names) <= _LEGEND:
+                axis.legend(fontsize=7)
+            axis.set_title(names[0] if len(names) == 1 else title)
             axis.set_xlabel('step')
             axis.grid(alpha=0.3)
         figure.tight_layout()
