@@ -298,7 +298,7 @@ def test_a_policy_that_reads_its_state_as_text_predicts_and_sees_it():
     assert not np.array_equal(policy.predict(moved).codes, codes)
 
 
-# --- states that cannot be ------------------------------------------------------------------------
+# --- states that cannot be ----------------------------------------------------------------------
 
 
 def test_a_state_in_degrees_is_refused_by_name_with_the_range_it_was_trained_on(policy):

@@ -10,11 +10,8 @@ from training_helpers import lines, same, small_config, state, torchrun, weights
 
 from faster_core.errors import ConfigError
 from faster_core.policy import Policy
-from faster_core.policy.batches import Batches
-from faster_core.policy.loader import StepBatches
 from faster_core.policy.train import train
 from faster_core.training.run_folder import RunFolder
-from faster_core.training.spawn import run_processes
 
 
 @pytest.fixture(autouse=True)

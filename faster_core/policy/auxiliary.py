@@ -44,7 +44,7 @@ class Auxiliary(nn.Module):
         num_image_tokens: int,
         num_state_tokens: int,
     ) -> None:
-        """Size the heads for what the samples hold; none for a weight of 0 or without landmarks."""
+        """Size the heads for what the samples hold; none for weight 0 or without landmarks."""
         super().__init__()
         self._weights, self._num_states = weights, num_state_tokens
         rows, columns = samples.chunk.shape[1:]

@@ -46,7 +46,7 @@ from faster_core.training.run_folder import (
     unpack,
 )
 from faster_core.training.schedules import cosine_schedule
-from faster_core.training.sharding import like, load_whole, whole
+from faster_core.training.sharding import like, whole
 from faster_core.training.spawn import is_launched, run_processes
 
 # The first process prepares the samples while the others wait.

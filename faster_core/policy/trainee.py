@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
-import copy
 from collections.abc import Mapping
+import copy
 
 import torch
 from torch import nn
@@ -12,9 +12,9 @@ from faster_core.policy.auxiliary import Auxiliary
 from faster_core.policy.flow import FlowVla
 from faster_core.policy.lora import add_adapters, merged
 from faster_core.policy.model import FasterVla
+from faster_core.policy.recompute import recompute_layers
 from faster_core.policy.stages import choose_parameters
 from faster_core.policy.train_config import PolicyTrainConfig, StageConfig
-from faster_core.policy.recompute import recompute_layers
 
 
 class Trainee(nn.Module):

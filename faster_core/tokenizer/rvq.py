@@ -29,7 +29,6 @@ from faster_core.tokenizer.interface import (
 from faster_core.tokenizer.normalizer import ActionNormalizer
 from faster_core.tokenizer.quantizer import ResidualQuantizer
 
-
 # Buffers of the moving averages that follow from the others: not written.
 _SUMS = '.sums'
 
