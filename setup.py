@@ -122,6 +122,7 @@ setup(
             f'policy_node = {NAME}.policy_node:main',
             f'action_dispatcher = {NAME}.action_dispatcher:main',
             f'mujoco_robot = {NAME}.mujoco_robot:main',
+            f'guard = {NAME}.guard:main',
         ],
     },
 )

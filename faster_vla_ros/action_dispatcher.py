@@ -11,6 +11,7 @@ published from the start on, says that it works. Nothing moves before `~/enable`
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping
+import dataclasses
 import signal
 import sys
 import threading
@@ -25,22 +26,26 @@ from rclpy.executors import ExternalShutdownException, SingleThreadedExecutor
 from rclpy.node import Node
 from rclpy.signals import SignalHandlerOptions
 from sensor_msgs.msg import JointState
-from std_msgs.msg import Bool
 from std_srvs.srv import SetBool, Trigger
 
 from faster_core.errors import FasterVlaError, ObservationError
 from faster_core.execution.dispatcher import Dispatcher
 from faster_core.execution.errors import ChunkError
-from faster_core.execution.state import Answer, Tick
+from faster_core.execution.state import Answer, DispatcherSnapshot, Tick
 from faster_vla_msgs.msg import ActionChunk as ActionChunkMsg
 from faster_vla_ros import dispatcher_parameters, qos
+from faster_vla_ros.at_enable import EnableMessages
 from faster_vla_ros.conversions import chunk_from_message
 from faster_vla_ros.dispatcher_status import DispatcherBoard
-from faster_vla_ros.estop import EmergencyStop
+from faster_vla_ros.interlocks.estop import EmergencyStop
+from faster_vla_ros.interlocks.permit import Permit
+from faster_vla_ros.interlocks.takeover import Takeover
+from faster_vla_ros.live_limits import LiveLimits
 from faster_vla_ros.outputs.wire import Wire
-from faster_vla_ros.parameters import refuse_changes
 
 STATUS_PERIOD = 1.0
+# Seconds between two looks at who else publishes.
+LOOK_PERIOD = 0.2
 # Seconds everything gets to come to rest at the end; then velocities are cut to zero.
 SETTLE_TIME = 2.0
 # Zeros sent last: a best-effort subscriber may miss one.
@@ -68,21 +73,18 @@ class ActionDispatcher(Node):
             FasterVlaError: a parameter or the embodiment file is wrong; nothing was published.
         """
         self.config = dispatcher_parameters.read(self)
-        refuse_changes(self)
         self.embodiment, rules = self.config.embodiment, self.config.rules
-        self.dispatcher = Dispatcher(self.embodiment, rules)
         self._period = 1.0 / rules.dispatch_rate
         dry = self.config['dry_run']
-        self._wire = Wire(self, self.embodiment, {} if dry else self.config.outputs)
-        brake = '' if dry else self.config['brake.topic']
-        self._brake = self.create_publisher(Bool, brake, qos.COMMAND) if brake else None
-        self._brake_told = 0
+        outputs = {} if dry else self.config.outputs
+        self._wire = Wire(self, self.embodiment, outputs, self._on_goal_failure)
+        self.dispatcher = Dispatcher(self.embodiment, rules, self._wire.trajectories)
+        LiveLimits(self, self.config.parameters, self.embodiment, self.dispatcher.set_config)
+        self._at_enable = None if dry else EnableMessages(self, self.config.values)
         self._board = DispatcherBoard(self, self.embodiment, rules, self.config.frame_id)
         self._last_reason = ''
         self._bad_feedback: set[str] = set()
-        self._estop = None
-        if self.config['estop.enable']:
-            self._estop = EmergencyStop(self, self.config['estop.timeout'])
+        self._create_interlocks([c.topic for _, c in outputs.values() if c.topic])
         for name, source in self.config.sources.items():
             self.create_subscription(
                 JointState, source.config.topic, self._feedback_taker(name), qos.STATE
@@ -96,9 +98,37 @@ class ActionDispatcher(Node):
         self._last_tick: float | None = None
         self._timer = self.create_timer(self._period, self._on_timer, clock=steady)
         self.create_timer(STATUS_PERIOD, self._board.publish, clock=steady)
+        self.create_timer(LOOK_PERIOD, self._look, clock=steady)
+        self._look()
         self._configured = True
         self._tick()
         self.get_logger().info(f'ready: {self.embodiment.name}{", dry run" if dry else ""}')
+
+    def _create_interlocks(self, own_topics: list[str]) -> None:
+        values = self.config
+        self._estop = None
+        if values['estop.enable']:
+            self._estop = EmergencyStop(self, values['estop.timeout'])
+        self._takeover = Takeover(
+            self,
+            topics=values['takeover.topics'],
+            own_topics=own_topics if values['takeover.publishers'] else [],
+            timeout=values['takeover.timeout'],
+        )
+        self._permit = None
+        if values['permit.topic']:
+            self._permit = Permit(
+                self,
+                topic=values['permit.topic'],
+                field=values['permit.field'],
+                value=values['permit.value'],
+                timeout=values['permit.timeout'],
+            )
+
+    def _look(self) -> None:
+        self._takeover.look()
+        if self._permit is not None:
+            self._permit.look()
 
     def leave(self) -> None:
         """Come to rest, send zeros, go silent; safe to call from any state.
@@ -122,8 +152,8 @@ class ActionDispatcher(Node):
                 time.sleep(pause)
         finally:
             # Also if nothing was ever commanded here: a chassis that latches its last target may
-            # still follow that of a dispatcher that was killed.
-            for _ in range(NUM_ZEROS):
+            # still follow that of a dispatcher that was killed. Not if somebody else commands it.
+            for _ in range(0 if self._elsewhere() else NUM_ZEROS):
                 self._wire.send_zeros(self.get_clock().now().to_msg())
                 time.sleep(pause)
 
@@ -142,22 +172,27 @@ class ActionDispatcher(Node):
         self._last_tick = time.perf_counter()
         if self._estop is not None and (reason := self._estop.reason):
             self.dispatcher.stop(self._now(), reason)
+        elsewhere = self._elsewhere()
+        if elsewhere:
+            self.dispatcher.yield_to(elsewhere, self._now())
         tick = self.dispatcher.tick(self._now())
         stamp = self.get_clock().now().to_msg()
-        self._release_brake(tick.state.enabled)
-        self._wire.send(tick.commands, stamp)
-        self._board.update(tick.state)
+        if self._at_enable is not None:
+            self._at_enable.update(tick.state.enabled)
+        self._wire.send(tick, stamp)
+        self._board.update(_with_reason(tick.state, elsewhere))
         self._board.planned(tick.commands, stamp)
         return tick
 
-    def _release_brake(self, enabled: bool) -> None:
-        """Tell everyone who listens, once per enable, that the chassis may move."""
-        if self._brake is None:
-            return
-        listeners = self._brake.get_subscription_count() if enabled else 0
-        if listeners > self._brake_told:
-            self._brake.publish(Bool(data=False))
-        self._brake_told = listeners
+    def _elsewhere(self) -> str:
+        """Return who moves the robot, if it is not for us to do; empty if it is."""
+        permit = self._permit.reason if self._permit is not None else ''
+        return permit or self._takeover.reason
+
+    def _on_goal_failure(self, component: str, why: str, stops: bool) -> None:
+        self.get_logger().error(why)
+        if stops:
+            self.dispatcher.stop(self._now(), why)
 
     # --- inputs -------------------------------------------------------------------------------
 
@@ -210,7 +245,18 @@ class ActionDispatcher(Node):
     # --- services -----------------------------------------------------------------------------
 
     def _on_enable(self, request: SetBool.Request, response: SetBool.Response) -> SetBool.Response:
+        if request.data and (why := self._why_not_enable()):
+            return self._answer(Answer(success=False, message=why), response)
         return self._answer(self.dispatcher.enable(request.data, self._now()), response)
+
+    def _why_not_enable(self) -> str:
+        self._look()
+        if why := self._elsewhere():
+            return f'the robot is not ours to move: {why}'
+        for topic in self.config['exclusive_topics']:
+            if count := self.count_publishers(topic):
+                return f'{topic} has {count} publishers, expected none'
+        return ''
 
     def _on_stop(self, request: Trigger.Request, response: Trigger.Response) -> Trigger.Response:
         return self._answer(self.dispatcher.stop(self._now()), response)
@@ -228,6 +274,13 @@ class ActionDispatcher(Node):
         self._timer.reset()
         response.success, response.message = answer.success, answer.message
         return response
+
+
+def _with_reason(state: DispatcherSnapshot, elsewhere: str) -> DispatcherSnapshot:
+    """Return a state that also says why motion could not be enabled now."""
+    if not elsewhere or state.enabled or elsewhere in state.message:
+        return state
+    return dataclasses.replace(state, message=f'{state.message}; {elsewhere}')
 
 
 def _at_rest(before: Commands, commands: Commands) -> bool:

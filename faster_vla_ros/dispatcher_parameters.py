@@ -44,8 +44,30 @@ NODE_TABLE = {
     'dry_run': Spec(type=bool, default=False, help='compute everything, command nothing'),
     'autostart': Spec(type=bool, default=True, one_of=(True,), help='there are no transitions'),
     'brake.topic': Spec(type=str, default='', help='Bool, false is sent when motion is enabled'),
+    'acceleration_limit.topic': Spec(
+        type=str, default='', help='TwistStamped, sent when motion is enabled'
+    ),
+    'acceleration_limit.values': Spec(
+        type=tuple, item=float, default=(), help='m/s², m/s², rad/s² along x, y and about z'
+    ),
     'estop.enable': Spec(type=bool, default=False, help='listen to the topic estop (Bool)'),
     'estop.timeout': Spec(type=float, default=0.0, at_least=0.0, help='s of silence; 0: any'),
+    'takeover.topics': Spec(
+        type=tuple, item=str, default=(), help='whoever speaks there takes the robot over'
+    ),
+    'takeover.publishers': Spec(
+        type=bool, default=True, help='so does whoever else publishes on a topic of ours'
+    ),
+    'takeover.timeout': Spec(
+        type=float, default=0.5, above=0.0, help='s of silence after which one may enable again'
+    ),
+    'permit.topic': Spec(type=str, default='', help='where the remote control tells its mode'),
+    'permit.field': Spec(type=str, default='data', help='of its messages, with dots'),
+    'permit.value': Spec(type=int, default=1, help='the mode in which programs may move'),
+    'permit.timeout': Spec(type=float, default=1.0, above=0.0, help='s until it is unknown'),
+    'exclusive_topics': Spec(
+        type=tuple, item=str, default=(), help='nobody may publish there when motion is enabled'
+    ),
 }
 # Read by the core.
 LIMIT_TABLE = {
@@ -60,11 +82,18 @@ POSITION_TABLE = {
 }
 OUTPUT_TABLE = {
     'topic': Spec(type=str, help='of the commands'),
+    'action': Spec(type=str, help='of the goals, for outputs that are actions'),
     'joints': Spec(type=tuple, default=None, help='names to send; default: the embodiment'),
     'axes': Spec(type=tuple, default=None, help='of the twist; default: the embodiment'),
     'frame_id': Spec(type=str, default='base_link', help='of Cartesian values, also in chunks'),
     'scale': Spec(type=float, default=1.0, help='from SI to the wire'),
     'offset': Spec(type=float, default=0.0, help='from SI to the wire'),
+    'deadband': Spec(
+        type=float, default=0.0, at_least=0.0, help='a goal that differs by less is not sent'
+    ),
+    'max_effort': Spec(
+        type=float, default=0.0, at_least=0.0, help="N or N m of a gripper; 0: its controller's"
+    ),
 }
 # Positions are measured: where motion may start, and whether the robot is still there.
 FEEDBACK_TABLE = {
@@ -85,7 +114,8 @@ class DispatcherNodeConfig:
         values: those of `NODE_TABLE`, by name.
         embodiment: the robot's.
         rules: what the core reads.
-        outputs: component -> (output, topic); components without output are missing.
+        outputs: component -> (output, its configuration); components without output are missing.
+        parameters: all of them, flat, as the core takes them.
         sources: position component -> how it is measured.
         frame_id: frame of the Cartesian components, in chunks and commands.
     """
@@ -93,7 +123,8 @@ class DispatcherNodeConfig:
     values: Mapping[str, Any]
     embodiment: Embodiment
     rules: DispatcherConfig
-    outputs: Mapping[str, tuple[Output, str]]
+    outputs: Mapping[str, tuple[Output, OutputConfig]]
+    parameters: Mapping[str, Any]
     sources: Mapping[str, StateSource]
     frame_id: str
 
@@ -123,12 +154,14 @@ def read(node: Node) -> DispatcherNodeConfig:
         table |= _component_table(c, given.get(f'{c.name}.output'))
     values = parameters.read(node, table)
     _check_scales(values)
+    _check_acceleration_limit(values)
     to_core = {k: v for k, v in values.items() if v is not None}
     sent = {c.name: _output(c, values) for c in embodiment.action}
     return DispatcherNodeConfig(
         values={k: values[k] for k in NODE_TABLE},
         embodiment=embodiment,
         rules=DispatcherConfig.from_parameters(to_core, embodiment),
+        parameters=to_core,
         outputs={name: output for name, output in sent.items() if output is not None},
         sources={c.name: _source(c, values) for c in embodiment.action if c.kind.is_position},
         frame_id=_frame_id(embodiment, values),
@@ -157,15 +190,25 @@ def _check_scales(values: Mapping[str, Any]) -> None:
             raise ConfigError(f'{name}: expected a finite number other than 0, found {value!r}')
         if last == 'offset' and not math.isfinite(value):
             raise ConfigError(f'{name}: expected a finite number, found {value!r}')
-        if last == 'topic' and not value and name != 'brake.topic':
-            raise ConfigError(f'{name}: expected the name of a topic, found {value!r}')
+        if last in ('topic', 'action') and not value and name not in NODE_TABLE:
+            raise ConfigError(f'{name}: expected the name of a {last}, found {value!r}')
 
 
-def _output(c: Component, values: Mapping[str, Any]) -> tuple[Output, str] | None:
+def _check_acceleration_limit(values: Mapping[str, Any]) -> None:
+    found = values['acceleration_limit.values']
+    if values['acceleration_limit.topic'] and not (
+        len(found) == 3 and all(math.isfinite(v) and v > 0 for v in found)
+    ):
+        raise ConfigError(
+            f'acceleration_limit.values: expected three numbers > 0, found {list(found)}'
+        )
+
+
+def _output(c: Component, values: Mapping[str, Any]) -> tuple[Output, OutputConfig] | None:
     found = {key: values.get(f'{c.name}.{key}') for key in OUTPUT_TABLE}
-    config = OutputConfig(**{'topic': ''} | {k: v for k, v in found.items() if v is not None})
+    config = OutputConfig(**{k: v for k, v in found.items() if v is not None})
     output = outputs.create(values[f'{c.name}.output'], c, config)
-    return None if output is None else (output, config.topic)
+    return None if output is None else (output, config)
 
 
 def _source(c: Component, values: Mapping[str, Any]) -> StateSource:

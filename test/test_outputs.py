@@ -10,6 +10,7 @@ from builtin_interfaces.msg import Time
 
 from faster_core.embodiment import Component, Kind
 from faster_core.errors import ConfigError
+from faster_core.execution.state import Tick
 from faster_vla_ros import outputs
 from faster_vla_ros.outputs import OutputConfig
 from faster_vla_ros.outputs.wire import Wire
@@ -83,8 +84,8 @@ def test_none_sends_nothing():
 @pytest.mark.parametrize(
     ('output', 'component', 'config', 'words'),
     [
-        ('joint_trajectory', ARM, {}, ('arm.output', 'joint_state_stream', 'none')),
-        ('parallel_gripper_command', GRIPPER, {}, ('gripper.output', 'twist_stamped')),
+        ('servo', ARM, {}, ('arm.output', 'joint_state_stream', 'none')),
+        ('grip', GRIPPER, {}, ('gripper.output', 'twist_stamped')),
         ('joint_state_stream', BASE, {}, ('base.output', 'twist', 'joint_position')),
         ('twist', ARM, {}, ('arm.output', 'joint_position')),
         ('twist_stamped', GRIPPER, {}, ('gripper.output', 'gripper_position')),
@@ -125,28 +126,36 @@ def _wire(**names):
     node = _Node()
     components = {c.name: c for c in _Robot.action}
     made = {
-        name: (outputs.create(output, components[name], OutputConfig(topic=name)), name)
+        name: (
+            outputs.create(output, components[name], OutputConfig(topic=name)),
+            OutputConfig(topic=name),
+        )
         for name, output in names.items()
     }
     return node, Wire(node, _Robot, made)
 
 
+def tick(**commands):
+    """Return a tick that commands these values."""
+    return Tick(commands=commands, state=None)
+
+
 def test_the_wire_sends_what_is_commanded_and_is_silent_about_the_rest():
     node, wire = _wire(arm='joint_state_stream', base='twist')
-    wire.send({'arm': None, 'base': np.array([0.1, 0.0, 0.0])}, STAMP)
+    wire.send(tick(arm=None, base=np.array([0.1, 0.0, 0.0])), STAMP)
     assert [topic for topic, _ in node.log] == ['base']
 
 
 def test_a_component_without_output_is_not_sent():
     node, wire = _wire(base='twist')
-    wire.send({'arm': np.zeros(2), 'base': np.zeros(3)}, STAMP)
+    wire.send(tick(arm=np.zeros(2), base=np.zeros(3)), STAMP)
     assert [topic for topic, _ in node.log] == ['base']
 
 
 def test_nothing_is_published_when_one_message_cannot_be_encoded():
     node, wire = _wire(arm='joint_state_stream', base='twist')
     with pytest.raises(ValueError):
-        wire.send({'arm': np.zeros(2), 'base': np.zeros(2)}, STAMP)  # one value is missing
+        wire.send(tick(arm=np.zeros(2), base=np.zeros(2)), STAMP)  # one value is missing
     assert not node.log
 
 

@@ -28,6 +28,7 @@ WIRE_KEYS = (
     'axes',
     'frame_id',
     'deadband',
+    'max_effort',
     'scale',
     'offset',
     'feedback.topic',
@@ -38,12 +39,22 @@ WIRE_KEYS = (
     'feedback.offset',
 )
 NODE_KEYS = (
+    'acceleration_limit.topic',
+    'acceleration_limit.values',
     'autostart',
     'brake.topic',
     'dry_run',
     'embodiment',
     'estop.enable',
     'estop.timeout',
+    'exclusive_topics',
+    'permit.field',
+    'permit.timeout',
+    'permit.topic',
+    'permit.value',
+    'takeover.publishers',
+    'takeover.timeout',
+    'takeover.topics',
     'use_sim_time',
 )
 
@@ -155,6 +166,19 @@ class DispatcherConfig:
             return cls.from_parameters(robot_file_parameters(path), embodiment)
         except ConfigError as e:
             raise ConfigError(f'robot file {path}: {e}') from e
+
+
+def check_braking(config: DispatcherConfig, trajectories: Sequence[str]) -> None:
+    """Refuse a component that goes out as a trajectory and could only stop with a jerk.
+
+    Raises:
+        ConfigError: names the component.
+    """
+    for name in trajectories:
+        if not np.isfinite(config.components[name].max_acceleration).all():
+            raise ConfigError(
+                f'{name}.max_acceleration: missing; a trajectory needs it to be brought to rest'
+            )
 
 
 def robot_file_parameters(

@@ -8,10 +8,12 @@ Pure: no clock, no thread, no ROS. Every method takes `now`, seconds of the robo
 - holding (HOLD): the plan is used up, was dropped, or the clock stands still; positions hold,
   velocities go to zero within their acceleration limits.
 - stopped (STOP): as holding, latched until `reset`, silent after `stop_pub_timeout`.
+- yielded: somebody else moves the robot; silent at once, until enabled again.
 """
 
 from __future__ import annotations
 
+from collections.abc import Iterable, Mapping
 import math
 
 import numpy as np
@@ -19,12 +21,13 @@ import numpy as np
 from faster_core.chunk import ActionChunk
 from faster_core.embodiment import Embodiment
 from faster_core.execution import checks
-from faster_core.execution.config import DispatcherConfig
+from faster_core.execution.config import check_braking, DispatcherConfig
 from faster_core.execution.errors import ChunkError, CONTENT_REASONS
 from faster_core.execution.feedback import Feedback
 from faster_core.execution.motion import Motion
 from faster_core.execution.plan import Plan, splice, step_columns
 from faster_core.execution.state import Action, Answer, ChunkReport, DispatcherSnapshot, Tick
+from faster_core.execution.trajectory import Trajectory
 
 __all__ = ['Dispatcher', 'DispatcherConfig']
 
@@ -40,9 +43,27 @@ FEEDBACK_STALE = 'feedback_stale'
 class Dispatcher:
     """State machine of one robot."""
 
-    def __init__(self, embodiment: Embodiment, config: DispatcherConfig) -> None:
-        """Start disarmed (armed at the first tick with feedback if not `require_enable`)."""
+    def __init__(
+        self,
+        embodiment: Embodiment,
+        config: DispatcherConfig,
+        trajectories: Iterable[str] = (),
+    ) -> None:
+        """Start disarmed (armed at the first tick with feedback if not `require_enable`).
+
+        Args:
+            embodiment: the robot's.
+            config: its limits and the rules.
+            trajectories: components of joint positions that go out as trajectories.
+
+        Raises:
+            ConfigError: one of them has no acceleration limit, which braking needs.
+        """
         self._embodiment, self._config = embodiment, config
+        self._trajectories = tuple(trajectories)
+        check_braking(config, self._trajectories)
+        # Something else than before is to be done: a new plan, or none any more.
+        self._turned = False
         self._switching = step_columns(embodiment)
         self._feedback = Feedback(embodiment, config.feedback_timeout)
         self._auto_enable = not config.require_enable
@@ -58,7 +79,7 @@ class Dispatcher:
         self._still_ticks = 0
         self._idle_since: float | None = None
         self._moved_at: dict[str, float] = {}  # component -> when it moved last
-        self._last_stamp = -np.inf
+        self._last_stamp, self._last_levels = -np.inf, math.inf
         self._violations = 0
         self._num_accepted = 0
         self._rejected: dict[str, int] = {}
@@ -69,7 +90,12 @@ class Dispatcher:
         return self._plan
 
     def set_config(self, config: DispatcherConfig) -> None:
-        """Take other limits at run time; set-points go on from where they are."""
+        """Take other limits at run time; set-points go on from where they are.
+
+        Raises:
+            ConfigError: a component that goes out as a trajectory lost its acceleration limit.
+        """
+        check_braking(config, self._trajectories)
         self._config = config
         self._feedback.timeout = config.feedback_timeout
         if self._motion is not None:
@@ -117,6 +143,19 @@ class Dispatcher:
         self._violations = 0
         self._message = 'disabled'
         return Answer(success=True, message=f'reset (was stopped: {was}), enable to move')
+
+    def yield_to(self, who: str, now: float) -> None:
+        """Fall silent at once, as somebody else commands the robot; enable to move again.
+
+        Nothing is braked: two sources of commands would fight. A latched stop stays.
+        """
+        self._advance(now)
+        self._auto_enable = False
+        if self._enabled or self._idle_since is not None:
+            self._disarm(f'taken over by {who}')
+        self._idle_since, self._turned = None, False
+        if self._motion is not None:
+            self._motion.stand()
 
     # --- what comes in ------------------------------------------------------------------------
 
@@ -185,11 +224,19 @@ class Dispatcher:
         if not moves:
             # A wish to hold is always granted; without motion there is nothing to drop.
             if self._enabled:
-                self._plan, self._message = None, 'the plan was dropped'
-            self._last_stamp = max(self._last_stamp, min(chunk.stamp, now))
+                self._plan, self._message, self._turned = None, 'the plan was dropped', True
+            if self._last_stamp < (stamp := min(chunk.stamp, now)):
+                self._last_stamp, self._last_levels = stamp, math.inf
             return 0
+        levels = math.inf if chunk.num_levels is None else chunk.num_levels
+        # The same observation again is welcome with more levels than before: coarse came first.
+        finer = chunk.stamp == self._last_stamp and levels > self._last_levels
         dropped = checks.check_time(
-            chunk, self._embodiment, self._config, now=now, newest_stamp=self._last_stamp
+            chunk,
+            self._embodiment,
+            self._config,
+            now=now,
+            newest_stamp=-math.inf if finer else self._last_stamp,
         )
         checks.check_motion(chunk, self._embodiment, self._config, first_row=dropped)
         if stale := self._feedback.stale(now):
@@ -213,7 +260,8 @@ class Dispatcher:
             blend_steps=self._config.blend_steps,
             sequence_id=chunk.sequence_id,
         )
-        self._last_stamp = chunk.stamp
+        self._last_stamp, self._last_levels = chunk.stamp, levels
+        self._turned = True
         return dropped
 
     # --- what goes out ------------------------------------------------------------------------
@@ -228,8 +276,11 @@ class Dispatcher:
         action, components, message = self._move()
         self._last_tick = self._now
         plan = self._plan
+        commands = {c.name: self._command(c.name) for c in self._embodiment.action}
         return Tick(
-            commands={c.name: self._command(c.name) for c in self._embodiment.action},
+            commands=commands,
+            goals=self._goals(commands),
+            trajectories=self._new_trajectories(),
             state=DispatcherSnapshot(
                 action=action,
                 enabled=self._enabled,
@@ -252,7 +303,7 @@ class Dispatcher:
         dt = min(dt, MAX_TICK_PERIODS * nominal)
         names = tuple(c.name for c in self._embodiment.action)
         active = self._enabled and self._started
-        if active and self._plan is not None and self._now <= self._plan.end and not paused:
+        if self._covers() and not paused:
             if dt <= 0:
                 return Action.FOLLOW, (), ''
             before, target = self._plan.sample(self._now - dt), self._plan.sample(self._now)
@@ -279,7 +330,7 @@ class Dispatcher:
 
     def _command(self, name: str) -> np.ndarray | None:
         """Return the set-point of one component, or None for silence."""
-        position = self._embodiment.action_component(name).kind.is_position
+        position = self._is_position(name)
         if self._enabled and self._started:
             return self._motion.command(name)
         if self._idle_since is None or (self._motion is None and position):
@@ -293,12 +344,49 @@ class Dispatcher:
             return np.zeros(self._embodiment.action_component(name).size)
         return self._motion.command(name)
 
+    def _covers(self) -> bool:
+        """Whether there is a plan for now that is being followed."""
+        active = self._enabled and self._started and self._plan is not None
+        return active and self._now <= self._plan.end
+
+    def _goals(self, commands: Mapping[str, np.ndarray | None]) -> dict[str, np.ndarray | None]:
+        goals = {n: v for n, v in commands.items() if self._is_position(n)}
+        if not self._covers():
+            return goals
+        due = self._plan.sample(self._now)
+        return {
+            name: None if value is None else self._in_range(name, due)
+            for name, value in goals.items()
+        }
+
+    def _in_range(self, name: str, row: np.ndarray) -> np.ndarray:
+        limits = self._config.components[name]
+        return np.clip(row[self._embodiment.action_slices[name]], limits.lower, limits.upper)
+
+    def _is_position(self, name: str) -> bool:
+        return self._embodiment.action_component(name).kind.is_position
+
+    def _new_trajectories(self) -> dict[str, Trajectory]:
+        """Return what replaces the trajectories sent before, if something turned."""
+        turned, self._turned = self._turned, False
+        if not turned or self._motion is None:
+            return {}
+        tick = 1.0 / self._config.dispatch_rate
+        lead = self._config.min_lead or self._embodiment.step_period
+        plan = self._plan if self._covers() else None
+        return {
+            name: self._motion.trajectory(name, plan, now=self._now, lead=lead, tick=tick)
+            for name in self._trajectories
+        }
+
     # --- transitions --------------------------------------------------------------------------
 
     def _disarm(self, message: str) -> None:
         """Drop plan and permission; set-points come to rest from where they are."""
         if self._enabled or self._idle_since is None:
             self._idle_since = self._now
+        # Nothing is being executed that was not sent.
+        self._turned |= self._enabled and self._started
         self._enabled, self._plan, self._message = False, None, message
 
     def _latch(self, reason: str, components: tuple[str, ...] = ()) -> None:
@@ -318,7 +406,7 @@ class Dispatcher:
         self._last_tick, self._still_ticks = None, 0
         self._feedback.clear()
         self._moved_at.clear()
-        self._last_stamp = -np.inf
+        self._last_stamp, self._last_levels = -np.inf, math.inf
         self._auto_enable = False
         if self._idle_since is not None and self._now < before:
             # Who has fallen silent stays silent: by now another source may move the robot.

@@ -13,6 +13,8 @@ from faster_core.execution.config import ComponentConfig
 
 # Differences below this share of a limit's step are rounding, not limiting.
 _ROUNDING = 1e-3
+# Nobody brakes for what is farther away (rad or m).
+_FAR = 1e6
 # Slower than this (rad/s or m/s) is standing still.
 _STANDING = 1e-6
 
@@ -54,8 +56,13 @@ class PositionLimiter:
         start = np.clip(before, config.lower, config.upper)
         goal = np.clip(target, config.lower, config.upper)
         behind = start - self.position
-        bound = _braking_speed(behind, config.max_acceleration, dt)
+        to_lower, to_upper = self._room()
+        bound, down, up = _braking_speed(
+            np.stack([behind, to_lower, to_upper]), config.max_acceleration, dt
+        )
         velocity = (goal - start) / dt + np.clip(behind / dt, -bound, bound)
+        # Before the end of the range it brakes, unless it is outside and has to come back.
+        velocity = np.clip(velocity, -down, up)
         change = config.max_acceleration * dt
         velocity = np.clip(velocity, self.velocity - change, self.velocity + change)
         velocity = np.clip(velocity, -config.max_velocity, config.max_velocity)
@@ -77,11 +84,18 @@ class PositionLimiter:
         way = self.velocity * np.abs(self.velocity) / (2.0 * self.config.max_acceleration)
         return self.position + way
 
+    def _room(self) -> tuple[np.ndarray, np.ndarray]:
+        """Return the ways to both ends of the range [d]; endless for what is outside."""
+        config, x = self.config, self.position
+        inside = (x >= config.lower) & (x <= config.upper)
+        far = np.full_like(x, np.inf)
+        return np.where(inside, x - config.lower, far), np.where(inside, config.upper - x, far)
+
     def _move(self, velocity: np.ndarray, dt: float) -> None:
         """Move at `velocity` [d] for `dt` seconds, not out of the range.
 
-        Nobody brakes for a range whose end is reached exactly; a start outside of it (measured
-        there) is led back at the limited speed instead of jumping in.
+        A start outside of it (measured there) is led back at the limited speed instead of jumping
+        in.
         """
         lower, upper = self.config.lower, self.config.upper
         position = self.position + velocity * dt
@@ -150,7 +164,7 @@ def _braking_speed(distance: np.ndarray, acceleration: np.ndarray, dt: float) ->
     the least number of ticks that can cover the distance, a dt² n (n + 1) / 2 >= |distance|.
     """
     finite = np.where(np.isfinite(acceleration), acceleration, 1.0)
-    distance = np.abs(distance)
+    distance = np.minimum(np.abs(distance), _FAR)
     n = np.maximum(1.0, np.ceil(np.sqrt(0.25 + 2.0 * distance / (finite * dt**2)) - 0.5))
     speed = distance / (n * dt) + finite * dt * (n - 1.0) / 2.0
     return np.where(np.isfinite(acceleration), speed, np.inf)

@@ -9,6 +9,8 @@ import numpy as np
 from faster_core.embodiment import Embodiment, Kind
 from faster_core.execution.config import DispatcherConfig
 from faster_core.execution.limits import PositionLimiter, VelocityLimiter
+from faster_core.execution.plan import Plan
+from faster_core.execution.trajectory import brake, follow, Trajectory
 
 
 class Motion:
@@ -41,6 +43,11 @@ class Motion:
             if isinstance(limiter, PositionLimiter) and limiter.at_rest:
                 limiter.position = np.array(measured[name], dtype=float)
 
+    def stand(self) -> None:
+        """Take it that nothing moves by our command any more: somebody else commands."""
+        for limiter in self._limiters.values():
+            limiter.velocity = np.zeros_like(limiter.velocity)
+
     def command(self, name: str) -> np.ndarray:
         """Return what is commanded now for one component, [d]."""
         return self._limiters[name].command.copy()
@@ -56,6 +63,15 @@ class Motion:
     def at_rest(self, name: str) -> bool:
         """Whether a component's set-point does not move (any more)."""
         return self._limiters[name].at_rest
+
+    def trajectory(
+        self, name: str, plan: Plan | None, *, now: float, lead: float, tick: float
+    ) -> Trajectory:
+        """Return how a position component goes on from now on: `plan`, or to rest without one."""
+        limiter = self._limiters[name]
+        if plan is None:
+            return brake(limiter, lead=lead)
+        return follow(limiter, plan, self._slices[name], now=now, lead=lead, tick=tick)
 
     def follow(self, before: np.ndarray, target: np.ndarray, dt: float) -> tuple[str, ...]:
         """Move towards a target [D] that was `before` [D] one tick of `dt` seconds ago.

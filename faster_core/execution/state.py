@@ -8,6 +8,8 @@ import enum
 
 import numpy as np
 
+from faster_core.execution.trajectory import Trajectory
+
 
 class Action(enum.IntEnum):
     """What is being done; the values equal `DispatcherState.ACTION_*`."""
@@ -79,7 +81,14 @@ class Tick:
     Attributes:
         commands: every action component -> set-point [d] (SI), or None: send nothing.
         state: what is done and why.
+        goals: every position component -> where it is to go [d], without the way there: the row
+            due now while a plan is followed, else as `commands`. For grippers that move by
+            themselves.
+        trajectories: component that is sent as a trajectory -> what replaces the last one; only
+            in the tick in which there is something else to do than before.
     """
 
     commands: Mapping[str, np.ndarray | None]
     state: DispatcherSnapshot
+    goals: Mapping[str, np.ndarray | None] = dataclasses.field(default_factory=dict)
+    trajectories: Mapping[str, Trajectory] = dataclasses.field(default_factory=dict)

@@ -5,8 +5,12 @@ from __future__ import annotations
 from faster_core.embodiment import Component
 from faster_core.errors import ConfigError
 from faster_vla_ros.outputs.float64_array import Float64Array
+from faster_vla_ros.outputs.follow_joint_trajectory import FollowJointTrajectoryOutput
+from faster_vla_ros.outputs.gripper_command import GripperCommandOutput
 from faster_vla_ros.outputs.joint_state_stream import JointStateStream
-from faster_vla_ros.outputs.protocol import Output, OutputConfig
+from faster_vla_ros.outputs.joint_trajectory import JointTrajectoryOutput
+from faster_vla_ros.outputs.parallel_gripper_command import ParallelGripperCommandOutput
+from faster_vla_ros.outputs.protocol import is_action, Output, OutputConfig
 from faster_vla_ros.outputs.twist import TwistOutput
 from faster_vla_ros.outputs.twist_stamped import TwistStampedOutput
 
@@ -16,6 +20,10 @@ __all__ = ['NONE', 'OUTPUTS', 'Output', 'OutputConfig', 'create', 'keys']
 NONE = 'none'
 OUTPUTS: dict[str, type[Output]] = {
     'joint_state_stream': JointStateStream,
+    'joint_trajectory': JointTrajectoryOutput,
+    'follow_joint_trajectory': FollowJointTrajectoryOutput,
+    'parallel_gripper_command': ParallelGripperCommandOutput,
+    'gripper_command': GripperCommandOutput,
     'twist_stamped': TwistStampedOutput,
     'twist': TwistOutput,
     'float64_array': Float64Array,
@@ -34,7 +42,8 @@ def keys(output: str, component: str) -> tuple[str, ...]:
         raise ConfigError(
             f'{component}.output: expected one of {", ".join([*OUTPUTS, NONE])}, found {output!r}'
         )
-    return ('topic', *OUTPUTS[output].KEYS)
+    chosen = OUTPUTS[output]
+    return ('action' if is_action(chosen) else 'topic', *chosen.KEYS)
 
 
 def create(output: str, component: Component, config: OutputConfig) -> Output | None:

@@ -9,13 +9,14 @@ import numpy as np
 from std_msgs.msg import Float64MultiArray
 
 from faster_core.embodiment import Component
-from faster_vla_ros.outputs.protocol import on_wire, OutputConfig
+from faster_vla_ros.outputs.protocol import on_wire, OutputConfig, SET_POINT
 
 
 class Float64Array:
     """Values in the order of the embodiment; the controller lists its joints in the same order."""
 
     KEYS: ClassVar = ('scale', 'offset')
+    TAKES: ClassVar = SET_POINT
     message_type: ClassVar = Float64MultiArray
 
     def __init__(self, component: Component, config: OutputConfig) -> None:

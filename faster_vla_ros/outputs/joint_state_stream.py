@@ -9,13 +9,20 @@ import numpy as np
 from sensor_msgs.msg import JointState
 
 from faster_core.embodiment import Component, Kind
-from faster_vla_ros.outputs.protocol import joint_names, on_wire, OutputConfig, refuse_kind
+from faster_vla_ros.outputs.protocol import (
+    joint_names,
+    on_wire,
+    OutputConfig,
+    refuse_kind,
+    SET_POINT,
+)
 
 
 class JointStateStream:
     """Positions go into `position`, joint speeds into `velocity`; the other fields stay empty."""
 
     KEYS: ClassVar = ('joints', 'scale', 'offset')
+    TAKES: ClassVar = SET_POINT
     message_type: ClassVar = JointState
 
     def __init__(self, component: Component, config: OutputConfig) -> None:

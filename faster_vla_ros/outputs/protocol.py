@@ -1,4 +1,4 @@
-"""What every output is: it turns the values of one component into one message."""
+"""What every output is: it turns what one component is to do into one message or goal."""
 
 from __future__ import annotations
 
@@ -12,6 +12,10 @@ import numpy as np
 from faster_core.embodiment import Component
 from faster_core.errors import ConfigError
 
+# What an output is given: the set-point of every tick; where to go, without the way there; or a
+# `Trajectory`, whenever there is a new one.
+SET_POINT, GOAL, TRAJECTORY = 'set_point', 'goal', 'trajectory'
+
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
 class OutputConfig:
@@ -19,36 +23,70 @@ class OutputConfig:
 
     Attributes:
         topic: of the messages.
+        action: name of the action, for outputs that are one.
         joints: names written into messages that carry names; empty: those of the embodiment.
         axes: axes of a twist, in the order of the component; empty: those of the embodiment.
         frame_id: frame of Cartesian values.
         scale, offset: value on the wire = SI value * scale + offset.
+        deadband: a goal that differs by no more from the last one is not sent (SI).
+        max_effort: of a gripper, N or N m; 0: what its controller thinks right.
     """
 
-    topic: str
+    topic: str = ''
+    action: str = ''
     joints: tuple[str, ...] = ()
     axes: tuple[str, ...] = ()
     frame_id: str = 'base_link'
     scale: float = 1.0
     offset: float = 0.0
+    deadband: float = 0.0
+    max_effort: float = 0.0
 
 
 class Output(Protocol):
-    """One way onto the wire. It only encodes; `Wire` publishes when everything is encoded.
+    """One way onto the wire. It only encodes; `Wire` sends when everything is encoded.
 
     Attributes:
-        KEYS: parameters of a component (beside `topic`) that this output reads.
-        message_type: of the topic.
+        KEYS: parameters of a component that this output reads, beside `topic` or `action`.
+        TAKES: SET_POINT, GOAL or TRAJECTORY.
+        message_type: of the topic; an action has `action_type` instead.
     """
 
     KEYS: ClassVar[tuple[str, ...]]
+    TAKES: ClassVar[str]
     message_type: ClassVar[type]
 
     def __init__(self, component: Component, config: OutputConfig) -> None:
         """Check that the output fits the component (ConfigError)."""
 
-    def message(self, values: np.ndarray, stamp: Time) -> Any:
-        """Return the message for values [d] in SI units."""
+    def message(self, value: Any, stamp: Time) -> Any:
+        """Return the message for values [d] in SI units, or for a `Trajectory`."""
+
+
+class ActionOutput(Protocol):
+    """An output that is the goal of an action; `control_msgs` is imported when it is created.
+
+    Attributes:
+        ONE_AT_A_TIME: the next goal waits for the end of the one before; else it replaces it.
+        FAILURE_STOPS: a goal that was rejected or aborted is a reason to stop.
+    """
+
+    KEYS: ClassVar[tuple[str, ...]]
+    TAKES: ClassVar[str]
+    ONE_AT_A_TIME: ClassVar[bool]
+    FAILURE_STOPS: ClassVar[bool]
+    action_type: Any
+
+    def __init__(self, component: Component, config: OutputConfig) -> None:
+        """Check that the output fits the component (ConfigError)."""
+
+    def message(self, value: Any, stamp: Time) -> Any:
+        """Return the goal for values [d] in SI units, or for a `Trajectory`."""
+
+
+def is_action(output: Any) -> bool:
+    """Whether an output (or its class) is an action."""
+    return hasattr(output, 'ONE_AT_A_TIME')
 
 
 def joint_names(component: Component, config: OutputConfig) -> list[str]:
@@ -74,3 +112,25 @@ def refuse_kind(component: Component, output: str, allowed: Sequence[Any]) -> No
             f'{component.name}.output: {output} takes {kinds}, the component is '
             f'{component.kind.name.lower()}'
         )
+
+
+def control_action(name: str) -> Any:
+    """Return an action type of `control_msgs`.
+
+    Raises:
+        ConfigError: the package or the type is missing: it is part of ROS, not of PyPI.
+    """
+    try:
+        import control_msgs.action
+    except ImportError as e:
+        raise ConfigError(
+            f'no control_msgs: install ros-<distro>-control-msgs (it is not on PyPI) for {name}, '
+            'or choose an output that is a topic'
+        ) from e
+    try:
+        return getattr(control_msgs.action, name)
+    except AttributeError as e:
+        raise ConfigError(
+            f'this control_msgs has no {name}: expected one of ROS 2 '
+            f'{"Jazzy" if name == "ParallelGripperCommand" else "Humble"} or later'
+        ) from e

@@ -10,7 +10,7 @@ import numpy as np
 
 from faster_core.embodiment import Component, Kind, TWIST_NAMES
 from faster_core.errors import ConfigError
-from faster_vla_ros.outputs.protocol import on_wire, OutputConfig, refuse_kind
+from faster_vla_ros.outputs.protocol import on_wire, OutputConfig, refuse_kind, SET_POINT
 
 _PART = {'v': 'linear', 'w': 'angular'}
 
@@ -19,6 +19,7 @@ class TwistOutput:
     """Axes the component does not have stay zero."""
 
     KEYS: ClassVar = ('axes', 'frame_id', 'scale')
+    TAKES: ClassVar = SET_POINT
     message_type: ClassVar = Twist
 
     def __init__(self, component: Component, config: OutputConfig) -> None:

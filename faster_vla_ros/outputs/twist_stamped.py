@@ -9,7 +9,7 @@ from geometry_msgs.msg import TwistStamped
 import numpy as np
 
 from faster_core.embodiment import Component
-from faster_vla_ros.outputs.protocol import OutputConfig
+from faster_vla_ros.outputs.protocol import OutputConfig, SET_POINT
 from faster_vla_ros.outputs.twist import TwistOutput
 
 
@@ -17,6 +17,7 @@ class TwistStampedOutput:
     """A twist with the time of the tick and the frame it is meant in."""
 
     KEYS: ClassVar = TwistOutput.KEYS
+    TAKES: ClassVar = SET_POINT
     message_type: ClassVar = TwistStamped
 
     def __init__(self, component: Component, config: OutputConfig) -> None:

@@ -1,53 +1,118 @@
-"""The topics of all components: everything is encoded before anything is published."""
+"""The outputs of all components: everything is encoded before anything is sent."""
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from typing import Any
 
 from builtin_interfaces.msg import Time
 import numpy as np
+from rclpy.action import ActionClient
 from rclpy.node import Node
 
 from faster_core.embodiment import Embodiment
-from faster_vla_ros import qos
-from faster_vla_ros.outputs.protocol import Output
+from faster_core.execution.state import Tick
+from faster_vla_ros.outputs.channels import ActionChannel, TopicChannel
+from faster_vla_ros.outputs.protocol import GOAL, is_action, Output, OutputConfig, TRAJECTORY
 
 
 class Wire:
-    """Publishers of the components that have an output."""
+    """Publishers and action clients of the components that have an output."""
 
     def __init__(
         self,
         node: Node,
         embodiment: Embodiment,
-        outputs: Mapping[str, tuple[Output, str]],
+        outputs: Mapping[str, tuple[Output, OutputConfig]],
+        on_failure: Callable[[str, str, bool], None] = lambda *_: None,
     ) -> None:
-        """Create the publishers.
+        """Create the publishers and clients.
 
         Args:
             node: that publishes.
             embodiment: layout of the components.
-            outputs: component -> (output, topic); components not named are not sent.
+            outputs: component -> (output, its configuration); others are not sent.
+            on_failure: called with component, sentence and whether it is a reason to stop, when a
+                goal failed.
         """
-        self._outputs = {
-            name: (output, node.create_publisher(output.message_type, topic, qos.COMMAND))
-            for name, (output, topic) in outputs.items()
+        self._outputs = {name: output for name, (output, _) in outputs.items()}
+        self._configs = {name: config for name, (_, config) in outputs.items()}
+        self._channels = {
+            name: _channel(node, name, output, config, on_failure)
+            for name, (output, config) in outputs.items()
         }
         self._zeros = {
             c.name: np.zeros(c.size) for c in embodiment.action if not c.kind.is_position
         }
+        self._last_goal: dict[str, np.ndarray] = {}
 
-    def send(self, commands: Mapping[str, np.ndarray | None], stamp: Time) -> None:
-        """Publish set-points (component -> [d] SI, None: silence)."""
-        encoded: list[tuple[Any, Any]] = []
-        for name, values in commands.items():
-            if values is not None and name in self._outputs:
-                output, publisher = self._outputs[name]
-                encoded.append((publisher, output.message(values, stamp)))
-        for publisher, message in encoded:
-            publisher.publish(message)
+    @property
+    def trajectories(self) -> tuple[str, ...]:
+        """Components that go out as trajectories."""
+        return tuple(n for n, output in self._outputs.items() if output.TAKES == TRAJECTORY)
+
+    @property
+    def waiting(self) -> tuple[str, ...]:
+        """Components with a goal that could not be sent: no server, or the last one still runs."""
+        return tuple(n for n, c in self._actions() if c.waiting)
+
+    def send(self, tick: Tick, stamp: Time) -> None:
+        """Send what a tick commands."""
+        values: dict[str, Any] = {}
+        for name, output in self._outputs.items():
+            if output.TAKES == TRAJECTORY:
+                values[name] = tick.trajectories.get(name)
+            elif output.TAKES == GOAL:
+                values[name] = self._new_goal(name, tick.goals[name])
+            else:
+                values[name] = tick.commands[name]
+        for name, channel in self._actions():
+            if tick.commands[name] is None:
+                channel.forget()
+            channel.poll()
+        self._send(values, stamp)
 
     def send_zeros(self, stamp: Time) -> None:
-        """Publish zero for every velocity; positions have no value that is safe by itself."""
-        self.send(self._zeros, stamp)
+        """Send zero for every velocity; positions have no value that is safe by itself."""
+        self._send({n: v for n, v in self._zeros.items() if n in self._outputs}, stamp)
+
+    def _send(self, values: Mapping[str, Any], stamp: Time) -> None:
+        encoded = [
+            (self._channels[name], self._outputs[name].message(value, stamp))
+            for name, value in values.items()
+            if value is not None
+        ]
+        for channel, message in encoded:
+            channel.send(message)
+
+    def _new_goal(self, name: str, goal: np.ndarray | None) -> np.ndarray | None:
+        """Return a goal that differs from the last one by more than the deadband, else None."""
+        if goal is None:
+            self._last_goal.pop(name, None)  # whoever moves it meanwhile does not tell us
+            return None
+        last = self._last_goal.get(name)
+        if last is not None and (np.abs(goal - last) <= self._configs[name].deadband).all():
+            return None
+        self._last_goal[name] = goal
+        return goal
+
+    def _actions(self) -> list[tuple[str, ActionChannel]]:
+        return [(n, c) for n, c in self._channels.items() if isinstance(c, ActionChannel)]
+
+
+def _channel(
+    node: Node,
+    name: str,
+    output: Any,
+    config: OutputConfig,
+    on_failure: Callable[[str, str, bool], None],
+) -> TopicChannel | ActionChannel:
+    if not is_action(output):
+        return TopicChannel(node, output.message_type, config.topic)
+    return ActionChannel(
+        ActionClient(node, output.action_type, config.action),
+        one_at_a_time=output.ONE_AT_A_TIME,
+        on_failure=lambda text: on_failure(
+            name, f'{name} ({config.action}): {text}', output.FAILURE_STOPS
+        ),
+    )

@@ -1,0 +1,188 @@
+"""The last line behind the dispatcher: zeros when it disappears while a base moves.
+
+It listens to what is commanded. When the newest command of a topic is not zero and no other
+follows for `timeout`, whoever sent it is gone: killed, hung, or cut off. A chassis that keeps its
+last target (the R1 Lite's does) would drive on, so the guard sends zeros on the same topic.
+
+A process of its own without policy, without plan and without state; it needs nobody's word that
+the dispatcher has gone. What it cannot cover is its own end: run it on the robot's computer and
+have it restarted (systemd `Restart=always`), and keep the remote control at hand.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+import dataclasses
+import functools
+import signal
+import sys
+import threading
+import time
+from typing import Any
+
+from geometry_msgs.msg import Twist, TwistStamped
+import rclpy
+from rclpy.clock import Clock, ClockType
+from rclpy.executors import ExternalShutdownException, SingleThreadedExecutor
+from rclpy.logging import get_logger
+from rclpy.node import Node
+from rclpy.signals import SignalHandlerOptions
+from std_msgs.msg import Float64MultiArray
+
+from faster_core.errors import ConfigError, FasterVlaError
+from faster_vla_ros import parameters, qos
+from faster_vla_ros.parameters import Spec
+
+# Looks per timeout: how late the first zero may come at most is timeout x (1 + 1 / this).
+LOOKS = 8
+_AXES = ('x', 'y', 'z')
+PARAMETERS = {
+    'topics': Spec(type=tuple, item=str, help='of velocity commands'),
+    'types': Spec(
+        type=tuple,
+        item=str,
+        default=(),
+        help='per topic: twist_stamped (the default), twist or float64_array',
+    ),
+    'timeout': Spec(type=float, default=0.15, above=0.0, help='s without a command'),
+    'duration': Spec(
+        type=float, default=2.0, above=0.0, help='s that zeros are sent, unless commands come back'
+    ),
+}
+
+
+def _twist_moves(twist: Twist) -> bool:
+    return any(getattr(part, a) != 0.0 for part in (twist.linear, twist.angular) for a in _AXES)
+
+
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class _Kind:
+    """What a type of message needs: whether it commands motion, and the zero in reply to one."""
+
+    message: type
+    moves: Callable[[Any], bool]
+    zero: Callable[[Any], Any]
+
+
+def _zero_stamped(like: TwistStamped) -> TwistStamped:
+    message = TwistStamped()
+    message.header.frame_id = like.header.frame_id
+    return message
+
+
+KINDS = {
+    'twist_stamped': _Kind(
+        message=TwistStamped, moves=lambda m: _twist_moves(m.twist), zero=_zero_stamped
+    ),
+    'twist': _Kind(message=Twist, moves=_twist_moves, zero=lambda _: Twist()),
+    'float64_array': _Kind(
+        message=Float64MultiArray,
+        moves=lambda m: any(v != 0.0 for v in m.data),
+        zero=lambda m: Float64MultiArray(data=[0.0] * len(m.data)),
+    ),
+}
+
+
+class _Watch:
+    """One topic: its newest command and when it came."""
+
+    def __init__(self, node: Guard, topic: str, kind: _Kind) -> None:
+        self._node, self._kind, self.topic = node, kind, node.resolve_topic_name(topic)
+        self._last: Any = None
+        self._heard = 0.0
+        self._since: float | None = None  # when zeros began
+        # Our own zeros must not pass for a command; reliable satisfies every subscriber.
+        self._publisher = node.create_publisher(kind.message, topic, qos.COMMAND)
+        node.create_subscription(kind.message, topic, self._take, qos.STATE)
+
+    def _take(self, message: Any) -> None:
+        if self._since is not None and not self._kind.moves(message):
+            return  # our own zero, or somebody's who agrees
+        self._last, self._heard = message, time.perf_counter()
+        if self._since is not None:
+            self._since = None
+            self._node.get_logger().warning(f'{self.topic}: commands are back')
+
+    def look(self, timeout: float, duration: float) -> None:
+        """Send a zero if it is time for one."""
+        now = time.perf_counter()
+        if self._since is None:
+            if self._last is None or not self._kind.moves(self._last):
+                return
+            if now - self._heard <= timeout:
+                return
+            self._since = now
+            self._node.get_logger().error(
+                f'{self.topic}: no command for {now - self._heard:.3f} s after one that moves: '
+                'sending zeros'
+            )
+        if now - self._since > duration:
+            self._since, self._last = None, None
+            return
+        message = self._kind.zero(self._last)
+        if hasattr(message, 'header'):
+            message.header.stamp = self._node.get_clock().now().to_msg()
+        self._publisher.publish(message)
+
+
+class Guard(Node):
+    """Watches topics of velocity commands; see docs/ros.md for its parameters."""
+
+    def __init__(self, **kwargs: Any) -> None:
+        """Read the parameters and start to watch.
+
+        Raises:
+            ConfigError: a parameter is unknown, missing or out of range.
+        """
+        super().__init__('guard', automatically_declare_parameters_from_overrides=True, **kwargs)
+        values = parameters.read(self, PARAMETERS)
+        parameters.refuse_changes(self)
+        topics, types = values['topics'], values['types']
+        types = types or ('twist_stamped',) * len(topics)
+        if not topics or len(types) != len(topics):
+            raise ConfigError(
+                f'types: expected one for each of {list(topics)}, found {list(types)}'
+            )
+        if unknown := [t for t in types if t not in KINDS]:
+            raise ConfigError(f'types: expected some of {", ".join(KINDS)}, found {unknown[0]!r}')
+        self._watches = [
+            _Watch(self, topic, KINDS[kind]) for topic, kind in zip(topics, types, strict=True)
+        ]
+        look = functools.partial(self._look, values['timeout'], values['duration'])
+        # Steady: simulated time that stands still is no reason to sleep.
+        steady = Clock(clock_type=ClockType.STEADY_TIME)
+        self.create_timer(values['timeout'] / LOOKS, look, clock=steady)
+        watched = ', '.join(w.topic for w in self._watches)
+        self.get_logger().info(f'watching {watched}: zeros after {values["timeout"]:g} s')
+
+    def _look(self, timeout: float, duration: float) -> None:
+        for watch in self._watches:
+            watch.look(timeout, duration)
+
+
+def main(args: Sequence[str] | None = None) -> int:
+    """Run until asked to end; 1 if a parameter is wrong."""
+    ending = threading.Event()
+    rclpy.init(args=args, signal_handler_options=SignalHandlerOptions.NO)
+    for number in (signal.SIGINT, signal.SIGTERM, signal.SIGHUP):
+        signal.signal(number, lambda *_: ending.set())
+    executor = SingleThreadedExecutor()
+    try:
+        node = Guard()
+        executor.add_node(node)
+        while not ending.is_set():
+            executor.spin_once(timeout_sec=0.1)
+        node.destroy_node()
+    except ExternalShutdownException:
+        pass
+    except FasterVlaError as e:
+        get_logger('guard').fatal(str(e))
+        return 1
+    finally:
+        executor.shutdown()
+        rclpy.try_shutdown()
+    return 0
+
+
+if __name__ == '__main__':
+    sys.exit(main())

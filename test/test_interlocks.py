@@ -1,0 +1,208 @@
+"""Who else has a say: teleoperation, the remote control's mode, topics nobody may publish on."""
+
+import pytest
+
+pytest.importorskip('rclpy')
+pytest.importorskip('faster_vla_msgs')
+
+from dispatcher_rig import COMMANDS, Rig
+from geometry_msgs.msg import Point, PointStamped, TwistStamped
+from sensor_msgs.msg import JointState
+from std_msgs.msg import Int32, String
+
+from faster_core.errors import FasterVlaError
+from faster_vla_msgs.msg import DispatcherState
+from faster_vla_ros.interlocks.any_topic import message_class
+
+pytestmark = pytest.mark.ros
+
+
+@pytest.fixture
+def make_rig():
+    rigs = []
+
+    def make(**changes):
+        rigs.append(Rig(**changes))
+        return rigs[-1]
+
+    yield make
+    for rig in rigs:
+        rig.close()
+
+
+def silent(rig, seconds=0.4):
+    """Whether nothing is commanded for a while."""
+    rig.spin(0.1)
+    before = {name: len(sent) for name, sent in rig.sent.items()}
+    rig.spin(seconds)
+    return before == {name: len(sent) for name, sent in rig.sent.items()}
+
+
+# --- teleoperation ---------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize('kind', [TwistStamped, String], ids=['TwistStamped', 'String'])
+def test_a_declared_topic_of_any_type_takes_over_and_we_go_silent(make_rig, kind):
+    rig = make_rig(takeover__topics=['joystick'])
+    hand = rig.node.create_publisher(kind, 'joystick', 1)
+    rig.until(lambda: hand.get_subscription_count(), 'the dispatcher listens')
+    rig.drive()
+    hand.publish(kind())
+    rig.until(lambda: not rig.state.enabled, 'disabled')
+    assert 'joystick' in rig.state.message
+    assert silent(rig)
+    assert rig.send().reason == 'not_enabled'
+
+
+def test_while_somebody_commands_motion_cannot_be_enabled_and_afterwards_it_can(make_rig):
+    rig = make_rig(takeover__topics=['joystick'], takeover__timeout=0.5)
+    hand = rig.node.create_publisher(TwistStamped, 'joystick', 1)
+    rig.enable_when_ready()
+    rig.until(lambda: hand.get_subscription_count(), 'the dispatcher listens')
+    timer = rig.node.create_timer(0.05, lambda: hand.publish(TwistStamped()))
+    rig.until(lambda: not rig.state.enabled, 'disabled')
+    answer = rig.enable()
+    assert not answer.success
+    assert '/joystick' in answer.message or 'joystick' in answer.message
+    rig.node.destroy_timer(timer)
+    rig.until(lambda: rig.enable().success, 'enabled again')
+
+
+def test_another_publisher_on_a_command_topic_takes_over(make_rig):
+    rig = make_rig()
+    rig.drive()
+    rival = rig.node.create_publisher(TwistStamped, COMMANDS['base'][1], 1)
+    rig.until(lambda: not rig.state.enabled, 'disabled')
+    assert COMMANDS['base'][1] in rig.state.message
+    assert 'robot' in rig.state.message  # the node that publishes
+    assert silent(rig)
+    assert not rig.enable().success
+    rig.node.destroy_publisher(rival)
+    rig.until(lambda: rig.enable().success, 'enabled again')
+
+
+def test_other_publishers_may_be_tolerated(make_rig):
+    rig = make_rig(takeover__publishers=False)
+    rival = rig.node.create_publisher(TwistStamped, COMMANDS['base'][1], 1)
+    rig.drive()
+    rig.move_until(lambda: len(rig.base_speeds) > 30)
+    assert rig.state.enabled
+    rig.node.destroy_publisher(rival)
+
+
+def test_after_a_takeover_not_even_zeros_are_sent_at_the_end(make_rig):
+    rig = make_rig()
+    rig.drive()
+    rival = rig.node.create_publisher(TwistStamped, COMMANDS['base'][1], 1)
+    rig.until(lambda: not rig.state.enabled, 'disabled')
+    rig.spin(0.2)
+    count = len(rig.sent['base'])
+    rig.dispatcher.leave()
+    rig.spin(0.3)
+    assert len(rig.sent['base']) == count
+    rig.node.destroy_publisher(rival)
+
+
+# --- the remote control's mode ---------------------------------------------------------------
+
+PERMIT = {'permit__topic': 'controller', 'permit__value': 5}
+
+
+def test_motion_needs_the_mode_in_which_programs_may_move(make_rig):
+    rig = make_rig(**PERMIT)
+    remote = rig.node.create_publisher(Int32, 'controller', 1)
+    rig.until(rig.connected)
+    answer = rig.enable()
+    assert not answer.success
+    assert 'is not known, expected 5' in answer.message
+    timer = rig.node.create_timer(0.05, lambda: remote.publish(Int32(data=mode)))
+    mode = 3
+    rig.until(lambda: 'is 3, expected 5' in rig.enable().message, 'the mode is heard')
+    assert 'is 3, expected 5' in rig.state.message
+    mode = 5
+    rig.drive()
+    mode = 3
+    rig.until(lambda: not rig.state.enabled, 'disabled')
+    assert silent(rig)
+    rig.node.destroy_timer(timer)
+
+
+def test_a_remote_control_that_falls_silent_takes_the_permission_along(make_rig):
+    rig = make_rig(**PERMIT, permit__timeout=0.5)
+    remote = rig.node.create_publisher(Int32, 'controller', 1)
+    timer = rig.node.create_timer(0.05, lambda: remote.publish(Int32(data=5)))
+    rig.drive()
+    rig.node.destroy_timer(timer)
+    rig.until(lambda: not rig.state.enabled, 'disabled')
+    assert 'not told for 0.5 s' in rig.state.message
+
+
+def test_the_mode_may_be_a_field_of_a_field(make_rig):
+    rig = make_rig(permit__topic='controller', permit__field='point.x', permit__value=5)
+    remote = rig.node.create_publisher(PointStamped, 'controller', 1)
+    message = PointStamped(point=Point(x=5.0))
+    timer = rig.node.create_timer(0.05, lambda: remote.publish(message))
+    rig.drive()
+    rig.node.destroy_timer(timer)
+
+
+def test_a_field_that_is_not_there_is_told(make_rig):
+    rig = make_rig(permit__topic='controller', permit__field='mode', permit__value=5)
+    remote = rig.node.create_publisher(Int32, 'controller', 1)
+    timer = rig.node.create_timer(0.05, lambda: remote.publish(Int32(data=5)))
+    rig.until(lambda: 'no field mode' in rig.enable().message, 'told')
+    rig.node.destroy_timer(timer)
+
+
+def test_a_type_that_is_not_installed_is_named():
+    assert message_class('std_msgs/msg/Int32') is Int32
+    with pytest.raises(ImportError):
+        message_class('hdas_msg/msg/ControllerSignalStamped')
+    with pytest.raises(ImportError, match='has no Nothing'):
+        message_class('std_msgs/msg/Nothing')
+
+
+# --- at enable -------------------------------------------------------------------------------
+
+
+def test_a_topic_that_must_have_no_publisher_refuses_the_enable_and_names_it(make_rig):
+    topic = '/motion_target/target_joint_state_torso'
+    rig = make_rig(exclusive_topics=[topic])
+    rival = rig.node.create_publisher(JointState, topic, 1)
+    rig.until(rig.connected)
+    rig.until(lambda: topic in rig.enable().message, 'refused')
+    assert not rig.state.enabled
+    rig.node.destroy_publisher(rival)
+    rig.until(lambda: rig.enable().success, 'enabled')
+
+
+def test_the_acceleration_limit_is_told_at_every_enable(make_rig):
+    rig = make_rig(
+        acceleration_limit__topic='/motion_target/chassis_acc_limit',
+        acceleration_limit__values=[0.5, 0.4, 1.0],
+    )
+    told = []
+    rig.node.create_subscription(TwistStamped, '/motion_target/chassis_acc_limit', told.append, 1)
+    rig.enable_when_ready()
+    rig.until(lambda: told, 'the limit')
+    twist = told[0].twist
+    assert (twist.linear.x, twist.linear.y, twist.angular.z) == (0.5, 0.4, 1.0)
+    assert rig.enable(False).success
+    rig.until(lambda: rig.enable().success and len(told) == 2, 'told again')
+
+
+@pytest.mark.parametrize('values', [[0.5, 0.5], [0.5, 0.5, 0.0], None])
+def test_an_acceleration_limit_wants_three_numbers(make_rig, values):
+    with pytest.raises(FasterVlaError, match='three numbers > 0'):
+        make_rig(acceleration_limit__topic='limit', acceleration_limit__values=values)
+
+
+def test_in_a_dry_run_nobody_is_told_anything(make_rig):
+    rig = make_rig(dry_run=True)
+    rig.until(lambda: rig.states, 'a state')
+    rig.until(lambda: rig.enable().success, 'enabled')
+    rig.send()
+    rig.spin(0.3)
+    assert not rig.brake
+    assert not any(rig.sent.values())
+    assert rig.state.action in (DispatcherState.ACTION_FOLLOW, DispatcherState.ACTION_LIMIT)

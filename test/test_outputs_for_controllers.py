@@ -1,0 +1,316 @@
+"""Outputs for controllers that interpolate by themselves: trajectories, gripper goals, actions."""
+
+import types
+
+import control_msgs_stand_in
+import numpy as np
+import pytest
+
+pytest.importorskip('rclpy')
+pytest.importorskip('faster_vla_msgs')
+
+from action_msgs.msg import GoalStatus
+from builtin_interfaces.msg import Time
+from rclpy.task import Future
+
+from faster_core.embodiment import Component, Kind
+from faster_core.errors import ConfigError
+from faster_core.execution.state import Tick
+from faster_core.execution.trajectory import Trajectory
+from faster_vla_ros import outputs
+from faster_vla_ros.outputs import OutputConfig
+from faster_vla_ros.outputs import wire as wire_module
+from faster_vla_ros.outputs.channels import ActionChannel
+from faster_vla_ros.outputs.wire import Wire
+
+pytestmark = pytest.mark.ros
+
+STAMP = Time(sec=12, nanosec=34)
+ARM = Component(name='arm', kind=Kind.JOINT_POSITION, names=('a', 'b'))
+GRIPPER = Component(name='gripper', kind=Kind.GRIPPER_POSITION, names=('finger',))
+TWO_FINGERS = Component(name='hand', kind=Kind.GRIPPER_POSITION, names=('f1', 'f2'))
+BASE = Component(name='base', kind=Kind.TWIST, names=('vx', 'vy', 'wz'))
+WAY = Trajectory(
+    times=np.array([0.1, 0.25]),
+    positions=np.array([[0.1, -0.1], [0.2, -0.2]]),
+    velocities=np.array([[1.0, -1.0], [0.0, 0.0]]),
+)
+
+
+@pytest.fixture
+def control_msgs(monkeypatch):
+    control_msgs_stand_in.install(monkeypatch)
+
+
+def create(output, component, **config):
+    return outputs.create(output, component, OutputConfig(topic='t', action='a', **config))
+
+
+# --- encoding --------------------------------------------------------------------------------
+
+
+def test_a_trajectory_has_all_joints_positions_velocities_and_no_stamp():
+    message = create('joint_trajectory', ARM, joints=('j1', 'j2')).message(WAY, STAMP)
+    assert list(message.joint_names) == ['j1', 'j2']
+    assert (message.header.stamp.sec, message.header.stamp.nanosec) == (0, 0)
+    first, last = message.points
+    assert list(first.positions) == [0.1, -0.1]
+    assert list(last.velocities) == [0.0, 0.0]
+    assert (last.time_from_start.sec, last.time_from_start.nanosec) == (0, 250_000_000)
+    assert not first.accelerations
+    assert not first.effort
+
+
+def test_an_offset_moves_positions_and_not_speeds():
+    message = create('joint_trajectory', ARM, scale=2.0, offset=1.0).message(WAY, STAMP)
+    assert list(message.points[0].positions) == pytest.approx([1.2, 0.8])
+    assert list(message.points[0].velocities) == pytest.approx([2.0, -2.0])
+
+
+@pytest.mark.usefixtures('control_msgs')
+def test_the_action_takes_the_same_trajectory():
+    goal = create('follow_joint_trajectory', ARM).message(WAY, STAMP)
+    assert goal.trajectory == create('joint_trajectory', ARM).message(WAY, STAMP)
+
+
+@pytest.mark.usefixtures('control_msgs')
+def test_the_classic_gripper_takes_one_position_and_an_effort():
+    goal = create('gripper_command', GRIPPER, scale=2.0, max_effort=5.0).message(
+        np.array([0.04]), STAMP
+    )
+    assert goal.command.position == pytest.approx(0.08)
+    assert goal.command.max_effort == 5.0
+
+
+@pytest.mark.usefixtures('control_msgs')
+def test_the_parallel_gripper_takes_names_and_an_effort_only_if_there_is_one():
+    goal = create('parallel_gripper_command', GRIPPER, joints=('f',)).message(
+        np.array([0.04]), STAMP
+    )
+    assert list(goal.command.name) == ['f']
+    assert list(goal.command.position) == [0.04]
+    assert not goal.command.effort
+    strong = create('parallel_gripper_command', TWO_FINGERS, max_effort=3.0)
+    assert list(strong.message(np.zeros(2), STAMP).command.effort) == [3.0, 3.0]
+
+
+@pytest.mark.usefixtures('control_msgs')
+@pytest.mark.parametrize(
+    ('output', 'component'),
+    [
+        ('joint_trajectory', BASE),
+        ('follow_joint_trajectory', BASE),
+        ('gripper_command', ARM),
+        ('gripper_command', TWO_FINGERS),
+        ('parallel_gripper_command', ARM),
+    ],
+)
+def test_what_an_output_cannot_express_is_refused(output, component):
+    with pytest.raises(ConfigError, match=rf'{component.name}\.output'):
+        create(output, component)
+
+
+@pytest.mark.parametrize(
+    'output', ['follow_joint_trajectory', 'gripper_command', 'parallel_gripper_command']
+)
+def test_without_control_msgs_an_action_says_what_to_install(output, monkeypatch):
+    monkeypatch.setitem(__import__('sys').modules, 'control_msgs', None)
+    component = ARM if output == 'follow_joint_trajectory' else GRIPPER
+    with pytest.raises(ConfigError, match='ros-<distro>-control-msgs'):
+        create(output, component)
+
+
+def test_an_old_control_msgs_is_told_from_none(monkeypatch):
+    control_msgs_stand_in.install(monkeypatch, 'GripperCommand')
+    with pytest.raises(ConfigError, match=r'no ParallelGripperCommand: .* Jazzy'):
+        create('parallel_gripper_command', GRIPPER)
+
+
+def test_an_action_wants_a_name_and_a_topic_a_topic():
+    assert outputs.keys('gripper_command', 'g')[0] == 'action'
+    assert outputs.keys('joint_trajectory', 'a')[0] == 'topic'
+
+
+# --- goals on their way ----------------------------------------------------------------------
+
+
+class _Client:
+    """An action client whose answers the test gives."""
+
+    def __init__(self, ready=True):
+        self.ready, self.goals, self.answers, self.results = ready, [], [], []
+
+    def server_is_ready(self):
+        return self.ready
+
+    def send_goal_async(self, goal):
+        self.goals.append(goal)
+        self.answers.append(Future())
+        return self.answers[-1]
+
+    def accept(self, which=-1, accepted=True):
+        self.results.append(Future())
+        result = self.results[-1]
+        self.answers[which].set_result(
+            types.SimpleNamespace(accepted=accepted, get_result_async=lambda: result)
+        )
+
+    def finish(self, which=-1, status=GoalStatus.STATUS_SUCCEEDED, text=''):
+        result = types.SimpleNamespace(error_string=text)
+        self.results[which].set_result(types.SimpleNamespace(status=status, result=result))
+
+
+@pytest.fixture
+def failures():
+    return []
+
+
+def channel(client, failures, *, one_at_a_time=True):
+    return ActionChannel(client, one_at_a_time=one_at_a_time, on_failure=failures.append)
+
+
+def test_one_goal_at_a_time_and_the_newest_of_those_that_wait(failures):
+    client = _Client()
+    made = channel(client, failures)
+    for goal in 'abc':
+        made.send(goal)
+    assert client.goals == ['a']
+    client.accept()
+    assert client.goals == ['a']
+    client.finish()
+    assert client.goals == ['a', 'c']
+    assert not failures
+
+
+def test_a_trajectory_does_not_wait_for_the_one_before(failures):
+    client = _Client()
+    made = channel(client, failures, one_at_a_time=False)
+    made.send('a')
+    made.send('b')
+    assert client.goals == ['a', 'b']
+
+
+def test_a_goal_waits_for_its_server(failures):
+    client = _Client(ready=False)
+    made = channel(client, failures)
+    made.send('a')
+    assert made.waiting
+    client.ready = True
+    made.poll()
+    assert client.goals == ['a']
+    assert not made.waiting
+
+
+def test_a_goal_nobody_wishes_for_any_more_is_not_sent(failures):
+    client = _Client(ready=False)
+    made = channel(client, failures)
+    made.send('a')
+    made.forget()
+    client.ready = True
+    made.poll()
+    assert not client.goals
+
+
+def test_a_rejected_goal_is_told_and_does_not_block_the_next(failures):
+    client = _Client()
+    made = channel(client, failures)
+    made.send('a')
+    made.send('b')
+    client.accept(accepted=False)
+    assert failures == ['the goal was rejected']
+    assert client.goals == ['a', 'b']
+
+
+def test_a_goal_that_fails_is_told_with_the_controllers_words(failures):
+    client = _Client()
+    channel(client, failures).send('a')
+    client.accept()
+    client.finish(status=GoalStatus.STATUS_ABORTED, text='path tolerance violated')
+    assert failures == ['the goal did not succeed: path tolerance violated']
+
+
+def test_a_goal_that_was_replaced_did_not_fail(failures):
+    client = _Client()
+    made = channel(client, failures, one_at_a_time=False)
+    made.send('a')
+    client.accept(0)
+    made.send('b')
+    client.accept(1)
+    client.finish(0, status=GoalStatus.STATUS_ABORTED)
+    assert not failures
+    client.finish(1, status=GoalStatus.STATUS_ABORTED)
+    assert failures
+
+
+# --- the wire --------------------------------------------------------------------------------
+
+
+class _Node:
+    def __init__(self):
+        self.log = []
+
+    def create_publisher(self, kind, topic, profile):
+        return types.SimpleNamespace(publish=lambda message: self.log.append((topic, message)))
+
+
+class _Robot:
+    action = (ARM, GRIPPER, BASE)
+
+
+@pytest.fixture
+def rig(monkeypatch, control_msgs):
+    client = _Client()
+    monkeypatch.setattr(wire_module, 'ActionClient', lambda *_: client)
+    config = OutputConfig(topic='way', action='grip', deadband=0.004)
+    node, told = _Node(), []
+    made = Wire(
+        node,
+        _Robot,
+        {
+            'arm': (outputs.create('joint_trajectory', ARM, config), config),
+            'gripper': (outputs.create('gripper_command', GRIPPER, config), config),
+        },
+        lambda *failure: told.append(failure),
+    )
+    return types.SimpleNamespace(node=node, client=client, wire=made, told=told)
+
+
+def tick(gripper, *, way=None):
+    silent = gripper is None
+    value = None if silent else np.array([gripper])
+    return Tick(
+        commands={'arm': None if silent else np.zeros(2), 'gripper': value, 'base': None},
+        goals={'arm': None if silent else np.zeros(2), 'gripper': value},
+        trajectories={} if way is None else {'arm': way},
+        state=None,
+    )
+
+
+def test_a_trajectory_goes_out_only_when_there_is_a_new_one(rig):
+    assert rig.wire.trajectories == ('arm',)
+    rig.wire.send(tick(0.05, way=WAY), STAMP)
+    rig.wire.send(tick(0.05), STAMP)
+    assert [topic for topic, _ in rig.node.log] == ['way']
+
+
+def test_a_gripper_gets_a_goal_when_it_differs_by_more_than_the_deadband(rig):
+    for position in (0.05, 0.0505, 0.053, 0.0545):
+        rig.wire.send(tick(position), STAMP)
+    rig.client.accept()
+    rig.client.finish()
+    assert [g.command.position for g in rig.client.goals] == pytest.approx([0.05, 0.0545])
+
+
+def test_after_silence_the_first_goal_is_sent_even_if_it_is_the_same(rig):
+    rig.wire.send(tick(0.05), STAMP)
+    rig.client.accept()
+    rig.client.finish()
+    rig.wire.send(tick(None), STAMP)
+    rig.wire.send(tick(0.05), STAMP)
+    assert len(rig.client.goals) == 2
+
+
+def test_a_failed_gripper_goal_is_told_by_component_and_stops_nothing(rig):
+    rig.wire.send(tick(0.05), STAMP)
+    rig.client.accept(accepted=False)
+    assert rig.told == [('gripper', 'gripper (grip): the goal was rejected', False)]

@@ -1,0 +1,274 @@
+"""Plans as trajectories: in the future, ending at rest, within limits between points too."""
+
+from execution_helpers import chunk, config, PERIOD, Rig, rows, START, TICK, TOY
+from hypothesis import given, settings
+from hypothesis import strategies as st
+import numpy as np
+import pytest
+from scipy.interpolate import CubicHermiteSpline
+
+from faster_core.errors import ConfigError
+from faster_core.execution.dispatcher import Dispatcher
+from faster_core.execution.limits import PositionLimiter
+from faster_core.execution.plan import Plan
+from faster_core.execution.trajectory import brake, follow, peak_speed
+
+ARM = slice(0, 2)
+
+
+class Rail(Rig):
+    """The toy, its arm driven by a controller that interpolates."""
+
+    def __init__(self, **changes):
+        super().__init__(**changes)
+        self.dispatcher = Dispatcher(TOY, config(**changes), trajectories=['arm'])
+        self.feed()
+        self.dispatcher.enable(True, self.now)
+
+
+def limiter(position=(0.0, 0.0), velocity=(0.0, 0.0), **changes):
+    made = PositionLimiter(config(**changes).components['arm'], np.array(position))
+    made.velocity = np.array(velocity)
+    return made
+
+
+def plan(values, start=START, period=PERIOD):
+    values = np.asarray(values, dtype=float)
+    return Plan(
+        times=start + period * np.arange(len(values)),
+        values=np.concatenate([values, np.zeros((len(values), 3))], axis=1),
+        first_row=0,
+        switching=np.zeros(5, dtype=bool),
+        sequence_id=1,
+    )
+
+
+def spline(made, start):
+    """Return the cubic a controller would execute from where the set-point was."""
+    return CubicHermiteSpline(
+        np.concatenate([[0.0], made.times]),
+        np.concatenate([start.position[None], made.positions]),
+        np.concatenate([start.velocity[None], made.velocities]),
+    )
+
+
+def sane(made, lead):
+    assert (np.diff(made.times) > 0).all()
+    assert made.times[0] >= min(lead, 1e-3)
+    assert (made.velocities[-1] == 0.0).all()
+    assert np.isfinite(made.positions).all()
+    assert np.isfinite(made.velocities).all()
+
+
+@given(
+    steps=st.lists(st.tuples(st.floats(-0.3, 0.3), st.floats(-0.3, 0.3)), min_size=2, max_size=20),
+    late=st.floats(0.0, 0.9),
+    speed=st.tuples(st.floats(-1.0, 1.0), st.floats(-2.0, 2.0)),
+    period=st.floats(0.02, 0.2),
+)
+@settings(max_examples=1500, deadline=None)
+def test_any_plan_becomes_a_trajectory_within_the_limits_between_its_points_too(
+    steps, late, speed, period
+):
+    values = np.cumsum(np.array(steps), axis=0)
+    start = limiter(velocity=speed)
+    limits = start.config
+    now = START + late * period * (len(values) - 1)
+    made = follow(start, plan(values, period=period), ARM, now=now, lead=period, tick=TICK)
+    sane(made, period)
+    curve = spline(made, start)
+    t = np.linspace(0.0, made.times[-1], 2000)
+    assert (np.abs(curve(t, 1)) <= limits.max_velocity * 1.02 + 1e-9).all()
+    assert (curve(t) >= limits.lower - 0.02).all()
+    assert (curve(t) <= limits.upper + 0.02).all()
+
+
+def test_the_points_are_the_rows_where_nothing_limits():
+    smooth = 0.1 * np.sin(0.5 * np.arange(20))[:, None] * np.ones(2)
+    start = limiter(arm__max_acceleration=[1e4, 1e4])
+    made = follow(start, plan(smooth), ARM, now=START, lead=1.5 * PERIOD, tick=TICK)
+    rows_later = np.arange(20) >= 2
+    assert made.times[: rows_later.sum()] == pytest.approx(
+        (np.arange(20) * PERIOD)[rows_later], abs=1e-6
+    )
+    assert made.positions[: rows_later.sum()] == pytest.approx(smooth[rows_later], abs=2e-3)
+
+
+def test_velocities_are_central_differences_and_zero_where_the_direction_changes():
+    there_and_back = np.array([0, 0.05, 0.1, 0.15, 0.1, 0.05, 0.0, 0.0])[:, None] * np.ones(2)
+    start = limiter(arm__max_acceleration=[1e4, 1e4])
+    made = follow(start, plan(there_and_back), ARM, now=START, lead=PERIOD, tick=TICK)
+    assert made.velocities[1] == pytest.approx([0.5, 0.5], abs=0.02)
+    assert made.velocities[2] == pytest.approx([0.0, 0.0], abs=1e-9)
+
+
+def test_the_first_point_is_a_lead_away():
+    made = follow(limiter(), plan(np.zeros((8, 2))), ARM, now=START + 0.05, lead=PERIOD, tick=TICK)
+    assert made.times[0] >= PERIOD
+
+
+def test_a_plan_that_ends_in_motion_gets_the_way_to_brake():
+    running = 0.08 * np.arange(8)[:, None] * np.array([1.0, 0.0])
+    start = limiter()
+    made = follow(start, plan(running), ARM, now=START, lead=PERIOD, tick=TICK)
+    assert made.times[-1] > 7 * PERIOD
+    assert made.velocities[-1] == pytest.approx([0.0, 0.0])
+    # x + v² / 2a beyond the last row.
+    assert made.positions[-1, 0] == pytest.approx(0.56 + 0.8**2 / 8.0, abs=0.02)
+
+
+def test_braking_takes_v_over_a_and_ends_at_x_plus_v_squared_over_2a():
+    made = brake(limiter(velocity=(0.8, -1.6)), lead=PERIOD)
+    assert made.times == pytest.approx([0.2])
+    assert made.positions[0] == pytest.approx([0.8**2 / 8, -(1.6**2) / 16])
+    sane(made, 0.0)
+
+
+def test_each_dimension_brakes_at_its_own_rate():
+    start = limiter(velocity=(0.8, -0.4))
+    made = brake(start, lead=PERIOD)
+    assert made.times == pytest.approx([0.05, 0.2])
+    t = np.linspace(0.0, 0.2, 100)
+    deceleration = np.abs(spline(made, start)(t, 2))
+    assert (deceleration <= start.config.max_acceleration + 1e-6).all()
+    # A parabola: what the limiter does tick by tick, without its rounding to ticks.
+    assert made.positions[-1] == pytest.approx([0.08, -0.01])
+
+
+def test_what_stands_is_told_to_stand():
+    made = brake(limiter(position=(0.3, 0.1)), lead=PERIOD)
+    assert made.times == pytest.approx([PERIOD])
+    assert made.positions[0] == pytest.approx([0.3, 0.1])
+
+
+def test_braking_does_not_leave_the_range():
+    made = brake(limiter(position=(0.99, 0.0), velocity=(1.0, 0.0)), lead=PERIOD)
+    assert made.positions[-1, 0] == pytest.approx(1.0)
+
+
+def test_the_peak_of_a_cubic_is_found_between_its_points():
+    times, values, slopes = np.array([0.0, 1.0]), np.array([[0.0], [1.0]]), np.zeros((2, 1))
+    assert peak_speed(times, values, slopes) == pytest.approx(1.5)
+
+
+# --- when the dispatcher sends one -----------------------------------------------------------
+
+
+def test_a_chunk_is_sent_as_a_trajectory_once():
+    rig = Rail()
+    assert rig.send(rows(arm=0.05 * np.arange(8)[:, None] * np.ones(2))).accepted
+    ticks = rig.run(0.3)
+    assert [bool(t.trajectories) for t in ticks] == [True] + [False] * (len(ticks) - 1)
+    sane(ticks[0].trajectories['arm'], PERIOD)
+
+
+def test_a_plan_that_runs_out_needs_no_further_trajectory():
+    rig = Rail()
+    rig.send(rows(arm=0.05 * np.arange(8)[:, None] * np.ones(2)))
+    ticks = rig.run(2.0)
+    assert sum(bool(t.trajectories) for t in ticks) == 1
+
+
+@pytest.mark.parametrize(
+    'end',
+    [
+        lambda rig: rig.dispatcher.stop(rig.now),
+        lambda rig: rig.dispatcher.enable(False, rig.now),
+        lambda rig: rig.send(np.zeros((0, 5))),
+    ],
+    ids=['stop', 'disable', 'drop'],
+)
+def test_an_end_replaces_it_by_a_way_to_rest(end):
+    rig = Rail()
+    rig.send(rows(arm=0.06 * np.arange(8)[:, None] * np.array([1.0, 0.0])))
+    moving = rig.run(0.4)[-1].commands['arm']
+    end(rig)
+    tick = rig.tick()
+    made = tick.trajectories['arm']
+    sane(made, 0.0)
+    assert 0.0 < made.positions[-1, 0] - moving[0] < 0.2
+    assert not any(t.trajectories for t in rig.run(1.0))
+
+
+def test_set_points_rest_where_the_trajectory_ends():
+    rig = Rail()
+    rig.send(rows(arm=0.06 * np.arange(8)[:, None] * np.array([1.0, 0.0])))
+    rig.run(0.4)
+    rig.dispatcher.stop(rig.now)
+    made = rig.tick().trajectories['arm']
+    assert rig.run(0.5)[-1].commands['arm'] == pytest.approx(made.positions[-1], abs=0.02)
+
+
+def test_a_second_reason_to_stop_does_not_swallow_the_way_to_rest():
+    rig = Rail()
+    rig.send(rows(arm=0.06 * np.arange(8)[:, None] * np.array([1.0, 0.0])))
+    rig.run(0.4)
+    rig.dispatcher.enable(False, rig.now)
+    rig.dispatcher.stop(rig.now)
+    assert 'arm' in rig.tick().trajectories
+
+
+def test_nothing_is_sent_before_the_first_chunk():
+    rig = Rail()
+    assert not any(t.trajectories for t in rig.run(0.2))
+    rig.dispatcher.stop(rig.now)
+    assert not rig.tick().trajectories
+
+
+def test_a_trajectory_needs_an_acceleration_to_brake_with():
+    with pytest.raises(ConfigError, match=r'hand\.max_acceleration: missing'):
+        Dispatcher(TOY, config(), trajectories=['hand'])
+    dispatcher = Dispatcher(TOY, config(), trajectories=['arm'])
+    with pytest.raises(ConfigError, match=r'arm\.max_acceleration'):
+        dispatcher.set_config(config(arm__max_acceleration=None))
+
+
+# --- goals, take-over, coarse first ----------------------------------------------------------
+
+
+def test_a_goal_is_the_row_due_now_and_the_command_the_way_there():
+    rig = Rig()
+    rig.send(rows(hand=(0.1,)))
+    tick = rig.run(0.3)[-1]
+    assert tick.goals['hand'] == pytest.approx([0.1])
+    assert 0.05 < tick.commands['hand'][0] < 0.1
+    assert 'base' not in tick.goals
+
+
+def test_a_take_over_silences_everything_at_once_and_asks_for_an_enable():
+    rig = Rail()
+    rig.drive()
+    rig.dispatcher.yield_to('/cmd_vel_teleop', rig.now)
+    tick = rig.tick()
+    assert all(v is None for v in tick.commands.values())
+    assert not tick.trajectories
+    assert not tick.state.enabled
+    assert '/cmd_vel_teleop' in tick.state.message
+    assert rig.send().reason == 'not_enabled'
+    assert rig.dispatcher.enable(True, rig.now).success
+    rig.send()
+    assert rig.tick().commands['base'] is not None
+
+
+def test_a_take_over_does_not_clear_a_stop():
+    rig = Rail()
+    rig.drive()
+    rig.dispatcher.stop(rig.now)
+    rig.dispatcher.yield_to('teleop', rig.now)
+    assert all(v is None for v in rig.tick().commands.values())
+    assert not rig.dispatcher.enable(True, rig.now).success
+
+
+def test_more_levels_of_the_same_observation_replace_the_coarse_chunk():
+    rig = Rig()
+    stamp = rig.now
+    send = rig.dispatcher.on_chunk
+    coarse = {'stamp': stamp, 'sequence_id': 1, 'num_levels': 1}
+    assert send(chunk(**coarse), rig.now).accepted
+    rig.tick()
+    assert send(chunk(**coarse | {'sequence_id': 2}), rig.now).reason == 'out_of_order'
+    assert send(chunk(**coarse | {'sequence_id': 3, 'num_levels': 2}), rig.now).accepted
+    assert send(chunk(**coarse | {'sequence_id': 4, 'num_levels': None}), rig.now).accepted
+    assert send(chunk(**coarse | {'sequence_id': 5, 'num_levels': 3}), rig.now).reason == (
+        'out_of_order'
+    )
