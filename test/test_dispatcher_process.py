@@ -164,7 +164,7 @@ def context():
         ({'autostart': False}, ('autostart', 'True')),
         ({'base__output': None}, ('base.output', 'required')),
         ({'base__output': 5}, ('base.output', 'str')),
-        ({'base__output': 'joint_trajectory'}, ('base.output', 'twist_stamped', 'none')),
+        ({'base__output': 'servo'}, ('base.output', 'twist_stamped', 'none')),
         ({'base__output': 'joint_state_stream', 'base__axes': None}, ('base.output', 'twist')),
         ({'base__topic': None}, ('base.topic', 'required')),
         ({'base__topic': ''}, ('base.topic',)),
@@ -207,7 +207,7 @@ def test_defaults_are_shown_by_the_node(context):
 
 
 def test_the_process_ends_with_status_1_and_names_the_wrong_parameter(start):
-    process = start(base__output='gripper_command')
+    process = start(base__output='servo')
     output, _ = process.communicate(timeout=100)
     assert process.returncode == 1
     assert 'base.output' in output

@@ -56,13 +56,15 @@ class PositionLimiter:
         start = np.clip(before, config.lower, config.upper)
         goal = np.clip(target, config.lower, config.upper)
         behind = start - self.position
-        to_lower, to_upper = self._room()
-        bound, down, up = _braking_speed(
-            np.stack([behind, to_lower, to_upper]), config.max_acceleration, dt
-        )
+        bound = _braking_speed(behind, config.max_acceleration, dt)
         velocity = (goal - start) / dt + np.clip(behind / dt, -bound, bound)
         # Before the end of the range it brakes, unless it is outside and has to come back.
-        velocity = np.clip(velocity, -down, up)
+        to_lower, to_upper = self._room()
+        velocity = np.clip(
+            velocity,
+            -_stopping_speed(to_lower, config.max_acceleration, dt),
+            _stopping_speed(to_upper, config.max_acceleration, dt),
+        )
         change = config.max_acceleration * dt
         velocity = np.clip(velocity, self.velocity - change, self.velocity + change)
         velocity = np.clip(velocity, -config.max_velocity, config.max_velocity)
@@ -157,6 +159,18 @@ def _slower(velocity: np.ndarray, change: np.ndarray) -> np.ndarray:
     return np.where(np.abs(slower) < _STANDING, 0.0, slower)
 
 
+def _stopping_speed(distance: np.ndarray, acceleration: np.ndarray, dt: float) -> np.ndarray:
+    """Largest speed for a tick of `dt` after which `distance` >= 0 suffices to brake.
+
+    v dt + v² / 2a = distance. That holds whatever the lengths of the ticks that follow: speeds
+    that fall from tick to tick cover less than braking without ticks does.
+    """
+    finite = np.where(np.isfinite(acceleration), acceleration, 1.0)
+    step = finite * dt
+    speed = np.sqrt(step**2 + 2.0 * finite * np.minimum(distance, _FAR)) - step
+    return np.where(np.isfinite(acceleration), speed, np.inf)
+
+
 def _braking_speed(distance: np.ndarray, acceleration: np.ndarray, dt: float) -> np.ndarray:
     """Largest sampled speed from which `distance` suffices to brake, in ticks of `dt`.
 
@@ -164,7 +178,7 @@ def _braking_speed(distance: np.ndarray, acceleration: np.ndarray, dt: float) ->
     the least number of ticks that can cover the distance, a dt² n (n + 1) / 2 >= |distance|.
     """
     finite = np.where(np.isfinite(acceleration), acceleration, 1.0)
-    distance = np.minimum(np.abs(distance), _FAR)
+    distance = np.abs(distance)
     n = np.maximum(1.0, np.ceil(np.sqrt(0.25 + 2.0 * distance / (finite * dt**2)) - 0.5))
     speed = distance / (n * dt) + finite * dt * (n - 1.0) / 2.0
     return np.where(np.isfinite(acceleration), speed, np.inf)

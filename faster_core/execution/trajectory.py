@@ -25,9 +25,10 @@ _ROUNDING = 1e-3
 # Within [0, 3] secants a cubic's end slopes keep it between its end points (Fritsch and Carlson,
 # SIAM J. Numer. Anal. 17, 1980).
 _MONOTONE = 3.0
-# A cubic through the middle slopes of three secants exceeds the middle one by at most a quarter
-# of what the speed changes from one to the next.
-_BULGE = 0.25
+# A cubic whose secant is s exceeds it by 7/18 d if it begins with s - d and ends with s - d/2: the
+# worst there is, where d is what the limits let the speed change in a step. By more than half of
+# itself it never does, its end slopes having the sign of s.
+_BULGE, _MOST = 7.0 / 18.0, 1.0 / 3.0
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True, eq=False)
@@ -70,8 +71,8 @@ def follow(
     step = max(tick, float(np.median(np.diff(plan.times))) / _STEPS_PER_ROW)
     rows = later - now
     points = _points(limiter, _path(limiter, plan, columns, now, step), rows)
-    if _too_fast(limiter, points):
-        # Rows alone would have the cubic exceed the limit between them: more points, less speed.
+    if _too_coarse(limiter, points):
+        # Between rows alone the cubic would exceed a limit: more points, less speed.
         slower = _with_reserve(limiter, step)
         path = _path(slower, plan, columns, now, step)
         points = _points(slower, path, path.times[1:])
@@ -159,12 +160,15 @@ def _slopes(limiter: PositionLimiter, times: np.ndarray, values: np.ndarray) -> 
     return np.where(before * after > 0, np.clip(wide, -bound, bound), 0.0)
 
 
-def _too_fast(limiter: PositionLimiter, points: Trajectory) -> bool:
-    """Return whether the cubic between two points exceeds the speed limit anywhere."""
+def _too_coarse(limiter: PositionLimiter, points: Trajectory) -> bool:
+    """Return whether the cubic exceeds the speed limit, or swings out at its beginning."""
     times = np.concatenate([[0.0], points.times])
     values = np.concatenate([limiter.position[None], points.positions])
     slopes = np.concatenate([limiter.velocity[None], points.velocities])
-    return bool((peak_speed(times, values, slopes) > _limit(limiter)).any())
+    if (peak_speed(times, values, slopes) > _limit(limiter)).any():
+        return True
+    secant, slope = (values[1] - values[0]) / times[1], limiter.velocity
+    return bool(((slope * secant < 0) | (np.abs(slope) > _MONOTONE * np.abs(secant))).any())
 
 
 def _limit(limiter: PositionLimiter) -> np.ndarray:
@@ -190,7 +194,7 @@ def peak_speed(times: np.ndarray, values: np.ndarray, slopes: np.ndarray) -> np.
 def _with_reserve(limiter: PositionLimiter, step: float) -> PositionLimiter:
     """Return a copy whose speed leaves room for how far a cubic bulges between its points."""
     config = limiter.config
-    reserve = np.minimum(_BULGE * config.max_acceleration * step, 0.5 * config.max_velocity)
+    reserve = np.minimum(_BULGE * config.max_acceleration * step, _MOST * config.max_velocity)
     slower = copy.copy(limiter)
     slower.config = dataclasses.replace(config, max_velocity=config.max_velocity - reserve)
     return slower
