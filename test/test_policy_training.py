@@ -7,10 +7,10 @@ import json
 import numpy as np
 import pytest
 from safetensors.torch import load_file
-from tiny_checkpoint import INSTRUCTIONS, MODEL, r1_lite, tiny_tokenizer, write_demos
+from tiny_checkpoint import INSTRUCTIONS, r1_lite, tiny_tokenizer, write_demos
 import torch
+from training_helpers import lines, same, small_config, STEPS, weights
 
-from faster_core import paths
 from faster_core.data.episodes import chunk_labels, load_episode
 from faster_core.errors import ConfigError, FasterVlaError, InstructionError
 from faster_core.policy import Policy
@@ -18,24 +18,8 @@ from faster_core.policy.augment import augment
 from faster_core.policy.batches import Batches
 from faster_core.policy.checkpoint import load
 from faster_core.policy.dataset import build_cache, open_cache
-from faster_core.policy.train import PolicyTrainConfig, train
+from faster_core.policy.train import train
 from faster_core.training.run_folder import RunFolder
-
-STEPS = 6
-
-
-def _config(**fields):
-    values = {
-        'embodiment': str(paths.embodiment_file('r1_lite')),
-        'model': MODEL | {'vision': MODEL['vision'] | {'image_size': 48}},
-        'steps': STEPS,
-        'batch_size': 4,
-        'held_out': 3,
-        'data_workers': 0,
-        'log_every': 2,
-        'save_every': 2,
-    }
-    return PolicyTrainConfig(**{**values, **fields})
 
 
 @pytest.fixture(autouse=True)
@@ -59,16 +43,8 @@ def tokenizer(tmp_path_factory):
 @pytest.fixture(scope='module')
 def uninterrupted(tmp_path_factory, demos, tokenizer):
     out = tmp_path_factory.mktemp('policy') / 'run'
-    rows = list(train(_config(), demos, tokenizer, out, {'commit': 'abc'}))
+    rows = list(train(small_config(), demos, tokenizer, out, {'commit': 'abc'}))
     return out, rows
-
-
-def _weights(out):
-    return load_file(out / 'checkpoint' / 'model.safetensors')
-
-
-def _same(a, b):
-    return set(a) == set(b) and all(torch.equal(a[k], b[k]) for k in a)
 
 
 # --- a run --------------------------------------------------------------------------------------
@@ -79,8 +55,7 @@ def test_a_run_reports_logs_and_leaves_a_policy_that_predicts(uninterrupted):
     assert [row['step'] for row in rows] == list(range(1, STEPS + 1))
     assert rows[-1]['progress'] == 1.0
     assert {'level0', 'level1', 'level2', 'end', 'auxiliary'} <= set(rows[-1])
-    lines = [json.loads(x) for x in (out / 'metrics.jsonl').read_text().splitlines()]
-    assert {line['step'] for line in lines if 'held_out_error' in line} == {2, 4, 6}
+    assert {line['step'] for line in lines(out) if 'held_out_error' in line} == {2, 4, 6}
     assert (out / 'metrics.png').read_bytes().startswith(b'\x89PNG')
     policy = Policy.from_pretrained(out / 'checkpoint', device='cpu')
     assert policy.predict(policy.make_example()).values.shape == (32, 21)
@@ -99,14 +74,14 @@ def test_metadata_tells_steps_data_and_commit(uninterrupted):
 def test_training_changes_the_weights_and_saves_their_average(uninterrupted):
     state = load_file(uninterrupted[0] / 'state.safetensors')
     head = 'model.head.weight'
-    assert torch.equal(state[f'average/{head}'], _weights(uninterrupted[0])['head.weight'])
+    assert torch.equal(state[f'average/{head}'], weights(uninterrupted[0])['head.weight'])
     assert not torch.equal(state[f'average/{head}'], state[f'model/{head}'])
 
 
 def test_saving_often_does_not_change_what_is_learnt(tmp_path, demos, tokenizer, uninterrupted):
     # Regression: evaluating the averaged weights overwrote the trained ones at every save.
-    list(train(_config(save_every=100), demos, tokenizer, tmp_path / 'run'))
-    assert _same(_weights(tmp_path / 'run'), _weights(uninterrupted[0]))
+    list(train(small_config(save_every=100), demos, tokenizer, tmp_path / 'run'))
+    assert same(weights(tmp_path / 'run'), weights(uninterrupted[0]))
 
 
 @pytest.mark.parametrize('stop_after', [1, 2, 5])
@@ -114,26 +89,26 @@ def test_an_interrupted_run_ends_with_the_same_weights(
     tmp_path, demos, tokenizer, uninterrupted, stop_after
 ):
     out = tmp_path / 'run'
-    list(itertools.islice(train(_config(), demos, tokenizer, out), stop_after))
-    rows = list(train(_config(), demos, tokenizer, out))
+    list(itertools.islice(train(small_config(), demos, tokenizer, out), stop_after))
+    rows = list(train(small_config(), demos, tokenizer, out))
     assert rows[0]['step'] == stop_after // 2 * 2 + 1
-    assert _same(_weights(out), _weights(uninterrupted[0]))
+    assert same(weights(out), weights(uninterrupted[0]))
 
 
 def test_another_configuration_in_the_same_folder_is_refused(demos, tokenizer, uninterrupted):
     with pytest.raises(ConfigError, match='another configuration'):
-        next(train(_config(seed=5), demos, tokenizer, uninterrupted[0]))
+        next(train(small_config(seed=5), demos, tokenizer, uninterrupted[0]))
 
 
 def test_a_time_limit_ends_a_run_early_with_a_checkpoint(tmp_path, demos, tokenizer):
-    config = _config(steps=10**6, max_minutes=1e-4)
+    config = small_config(steps=10**6, max_minutes=1e-4)
     rows = list(train(config, demos, tokenizer, tmp_path / 'run'))
     assert len(rows) < 100
     assert load(tmp_path / 'run' / 'checkpoint').embodiment.name == 'r1_lite'
 
 
 def test_the_expert_waits_for_the_backbone(tmp_path, demos, tokenizer):
-    config = _config(backbone_first=0.5)
+    config = small_config(backbone_first=0.5)
     out = tmp_path / 'run'
     first = list(itertools.islice(train(config, demos, tokenizer, out), STEPS // 2))
     logged = [row for row in first if 'chunk' in row]
@@ -145,11 +120,11 @@ def test_the_expert_waits_for_the_backbone(tmp_path, demos, tokenizer):
 
 def test_a_batch_the_workers_cannot_share_is_refused():
     with pytest.raises(ConfigError, match=r'batch_size 5 .* workers 2'):
-        _config(batch_size=5, workers=2)
+        small_config(batch_size=5, workers=2)
 
 
 def test_paraphrases_join_the_vocabulary(tmp_path, demos, tokenizer):
-    config = _config(steps=1, paraphrases={INSTRUCTIONS[0]: ['grasp crimson thing']})
+    config = small_config(steps=1, paraphrases={INSTRUCTIONS[0]: ['grasp crimson thing']})
     list(train(config, demos, tokenizer, tmp_path / 'run'))
     text = load(tmp_path / 'run' / 'checkpoint').text
     text.check('grasp crimson thing')
@@ -162,7 +137,7 @@ def test_paraphrases_join_the_vocabulary(tmp_path, demos, tokenizer):
 
 @pytest.mark.slow
 def test_two_processes_train_one_policy(tmp_path, demos, tokenizer):
-    config = _config(workers=2)
+    config = small_config(workers=2)
     out = tmp_path / 'run'
     rows = list(train(config, demos, tokenizer, out))
     assert [row['step'] for row in rows] == list(range(1, STEPS + 1))
@@ -172,7 +147,7 @@ def test_two_processes_train_one_policy(tmp_path, demos, tokenizer):
 
 @pytest.mark.slow
 def test_a_worker_that_fails_ends_the_run_with_an_error(tmp_path, demos, tokenizer):
-    config = _config(workers=2, held_out=1)
+    config = small_config(workers=2, held_out=1)
     with pytest.raises(FasterVlaError, match='training process ended'):
         list(train(config, demos, tokenizer, tmp_path / 'run'))
 
@@ -226,14 +201,14 @@ def test_held_out_episodes_never_enter_a_batch(tmp_path, demos, tokenizer, monke
         return make(self, rows, rng)
 
     monkeypatch.setattr(Batches, 'make', spy)
-    list(train(_config(steps=12, save_every=12), demos, tokenizer, tmp_path / 'run'))
+    list(train(small_config(steps=12, save_every=12), demos, tokenizer, tmp_path / 'run'))
     # Every third of the episodes 0, 1, 2, 3 is held out.
     assert seen == {1, 2}
 
 
 def test_a_run_without_episodes_to_train_on_is_refused(tmp_path, demos, tokenizer):
     with pytest.raises(ConfigError, match='held_out 1 leaves no episode'):
-        list(train(_config(held_out=1), demos, tokenizer, tmp_path / 'run'))
+        list(train(small_config(held_out=1), demos, tokenizer, tmp_path / 'run'))
 
 
 # --- augmentation -------------------------------------------------------------------------------

@@ -7,12 +7,14 @@ import socket
 import subprocess
 import sys
 
+import numpy as np
 from safetensors.torch import load_file
-from tiny_checkpoint import MODEL
+from tiny_checkpoint import MODEL, random_chunks, write_demos
 import torch
 import yaml
 
 from faster_core import paths
+from faster_core.data.episodes import load_episode, save_episode
 from faster_core.policy.train_config import PolicyTrainConfig
 
 STEPS = 6
@@ -49,9 +51,27 @@ def same(a, b):
     return set(a) == set(b) and all(torch.equal(a[k], b[k]) for k in a)
 
 
+def changed(before, after):
+    """Return the names of tensors that are not equal to the bit; both must have the same names."""
+    assert set(before) == set(after)
+    return {name for name, value in before.items() if not torch.equal(value, after[name])}
+
+
 def lines(out):
     """Return the lines of metrics.jsonl."""
     return [json.loads(x) for x in (out / 'metrics.jsonl').read_text().splitlines()]
+
+
+def still_demos(folder, seed=3):
+    """Write demonstrations that hold one posture; return the folder and their one chunk."""
+    write_demos(folder)
+    action = random_chunks(1, seed)[0, 0]
+    action[14:] = 0.0  # velocities
+    for path in sorted(folder.glob('*.npz')):
+        episode = load_episode(path)
+        still = np.tile(action, (episode.num_steps, 1))
+        save_episode(path, dataclasses.replace(episode, action=still))
+    return folder, np.tile(action, (32, 1))
 
 
 def torchrun(config, demos, tokenizer, out, *, processes, timeout=200):

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 
 import torch
 from torch import nn
@@ -14,25 +14,43 @@ _BASE, _DOWN, _UP = '.base_layer.', '.lora_A.default.weight', '.lora_B.default.w
 
 
 def add_adapters(model: nn.Module, fields: LoraFields) -> None:
-    """Put adapters on the linear layers that `fields.targets` names; the output stays the same.
+    """Put adapters on linear layers of a policy's pretrained part; the output stays the same.
+
+    Args:
+        model: a policy around a pretrained vision-language model. What is not pretrained (the
+            expert) is trained as a whole and gets none.
+        fields: `targets` are the last names of the layers.
 
     Raises:
-        ConfigError: `peft` is not installed, or no layer has such a name.
+        ConfigError: `peft` is not installed, no layer has such a name, or it is not linear.
     """
     try:
         from peft import inject_adapter_in_model, LoraConfig
     except ImportError as e:
         raise ConfigError("lora needs peft: pip install 'faster_vla_ros[lora]'") from e
+    pretrained = model.backbone.vlm
+    _check_targets(pretrained, fields.targets)
     config = LoraConfig(
         r=fields.rank,
         lora_alpha=fields.alpha,
         lora_dropout=fields.dropout,
         target_modules=list(fields.targets),
     )
-    try:
-        inject_adapter_in_model(config, model)
-    except ValueError as e:
-        raise ConfigError(f'lora: targets {", ".join(fields.targets)}: {e}') from e
+    inject_adapter_in_model(config, pretrained)
+
+
+def _check_targets(model: nn.Module, targets: Sequence[str]) -> None:
+    modules = list(model.named_modules())
+    for target in targets:
+        found = [m for name, m in modules if name == target or name.endswith(f'.{target}')]
+        if not found:
+            raise ConfigError(
+                f'lora: targets: no layer of the pretrained model is called {target}'
+            )
+        if other := [m for m in found if not isinstance(m, nn.Linear)]:
+            raise ConfigError(
+                f'lora: targets: {target} is a {type(other[0]).__name__}, expected a linear layer'
+            )
 
 
 def merged(weights: Mapping[str, torch.Tensor], fields: LoraFields) -> dict[str, torch.Tensor]:

@@ -27,11 +27,7 @@ def choose_parameters(model: nn.Module, stage: StageConfig, *, lora: bool = Fals
     Raises:
         ConfigError: patterns that match nothing, or nothing is left to train.
     """
-    names = [name for name, _ in model.named_parameters()]
-    plain = [name.replace(UNDER_ADAPTER, '.') for name in names]
-    patterns = (*stage.train, *stage.freeze)
-    if idle := [p for p in patterns if not any(matches(name, p) for name in plain)]:
-        raise ConfigError(f'stages: no parameter is called {", ".join(idle)}')
+    check_patterns((name for name, _ in model.named_parameters()), stage)
     chosen = []
     for name, parameter in model.named_parameters():
         known = name.replace(UNDER_ADAPTER, '.')
@@ -46,6 +42,14 @@ def choose_parameters(model: nn.Module, stage: StageConfig, *, lora: bool = Fals
             f'stages: train {list(stage.train)} without {list(stage.freeze)} leaves no parameter'
         )
     return chosen
+
+
+def check_patterns(names: Iterable[str], stage: StageConfig) -> None:
+    """Refuse a stage that names what is not there (ConfigError)."""
+    plain = [name.replace(UNDER_ADAPTER, '.') for name in names]
+    patterns = (*stage.train, *stage.freeze)
+    if idle := [p for p in patterns if not any(matches(name, p) for name in plain)]:
+        raise ConfigError(f'stages: no parameter is called {", ".join(idle)}')
 
 
 def matches(name: str, pattern: str) -> bool:

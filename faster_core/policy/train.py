@@ -28,6 +28,7 @@ from faster_core.policy.auxiliary import Auxiliary
 from faster_core.policy.batches import Batches, joint_generator
 from faster_core.policy.dataset import build_cache, open_cache, Samples
 from faster_core.policy.loader import Prefetched, StepBatches
+from faster_core.policy.stages import check_patterns
 from faster_core.policy.train_config import PolicyTrainConfig, StageConfig
 from faster_core.policy.train_parts import (
     make_auxiliary,
@@ -35,7 +36,7 @@ from faster_core.policy.train_parts import (
     read_model_config,
     read_tokenizer,
 )
-from faster_core.policy.trainee import Trainee
+from faster_core.policy.trainee import Named, Trainee
 from faster_core.training.ema import WeightAverage
 from faster_core.training.profile import StepProfiler
 from faster_core.training.run_folder import (
@@ -48,6 +49,7 @@ from faster_core.training.run_folder import (
 from faster_core.training.schedules import cosine_schedule
 from faster_core.training.sharding import like, whole
 from faster_core.training.spawn import is_launched, run_processes
+from faster_core.training.throughput import Throughput
 
 # The first process prepares the samples while the others wait.
 _PATIENCE = datetime.timedelta(hours=6)
@@ -132,6 +134,7 @@ def _run(job: _Job) -> Iterator[dict[str, float]]:
         first += stage.steps
         accelerator.free_memory()
         accelerator.wait_for_everyone()
+    training.profiler.stop()
     if accelerator.is_main_process:
         training.folder.plot()
     accelerator.wait_for_everyone()
@@ -184,6 +187,10 @@ class _Training:
             self.pool,
         )
         self.auxiliary: Auxiliary = make_auxiliary(config, self.parts, self.samples)
+        # Of all stages before the first step: hours later would be late to learn of a typo.
+        names = [n for n, _ in Named(self.parts.model, self.auxiliary).named_parameters()]
+        for stage in config.plan:
+            check_patterns(names, stage)
         self.batches = Batches(
             self.samples,
             self.parts,
@@ -238,7 +245,7 @@ class _Training:
             accelerator.device,
         )
         start = time.perf_counter() - now.elapsed
-        looked = _Look(now.step, loader)
+        looked = Throughput(now.step, loader)
         # Parts are made while the last step still runs; a finished run needs none.
         steps = iter(loader) if now.share < 1.0 else iter(())
         for parts in steps:
@@ -270,7 +277,6 @@ class _Training:
             yield row
             if ended:
                 break
-        self.profiler.stop()
 
     def _gradients(
         self,
@@ -383,29 +389,6 @@ class _Training:
         extra = {'updates': average.updates, 'elapsed': now.elapsed}
         self.folder.save_state(now.step, tensors, extra)
         return report
-
-
-class _Look:
-    """Throughput since it was last asked for."""
-
-    def __init__(self, step: int, loader: Prefetched) -> None:
-        self._loader = loader
-        self._last = (step, time.perf_counter(), loader.waited)
-
-    def since(self, step: int, batch_size: int) -> dict[str, float]:
-        """Return samples per second, and the share of the time spent waiting for batches."""
-        now = (step, time.perf_counter(), self._loader.waited)
-        steps, seconds, waited = (b - a for a, b in zip(self._last, now, strict=True))
-        self._last = now
-        return {'samples_per_s': steps * batch_size / seconds, 'wait_share': waited / seconds}
-
-    @contextlib.contextmanager
-    def aside(self) -> Iterator[None]:
-        """Leave out the time of what is done meanwhile."""
-        start = time.perf_counter()
-        yield
-        step, then, waited = self._last
-        self._last = (step, then + time.perf_counter() - start, waited)
 
 
 def _layer_classes(module: nn.Module) -> list[str]:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 import dataclasses
 from typing import Any
 
@@ -38,9 +39,12 @@ class StageConfig:
     def __post_init__(self) -> None:
         """Refuse a stage without steps or with patterns that are no list (ConfigError)."""
         _check_whole(self, ('steps',))
+        _check_share('stages: warmup', 0.0 if self.warmup is None else self.warmup)
+        if self.learning_rate is not None:
+            _check_rate('stages: learning_rate', self.learning_rate)
         for name in ('train', 'freeze'):
             value = getattr(self, name)
-            if isinstance(value, str) or not all(isinstance(v, str) for v in value):
+            if not _are_names(value):
                 raise ConfigError(f'stages: {name}: expected a list of patterns, found {value!r}')
             object.__setattr__(self, name, tuple(value))
         if not self.train:
@@ -71,6 +75,8 @@ class LoraFields:
         _check_whole(self, ('rank',))
         if not 0 <= self.dropout < 1:
             raise ConfigError(f'lora: dropout: expected 0 <= share < 1, found {self.dropout!r}')
+        if not _are_names(self.targets) or not len(self.targets):
+            raise ConfigError(f'lora: targets: expected a list of names, found {self.targets!r}')
         object.__setattr__(self, 'targets', tuple(self.targets))
 
 
@@ -171,8 +177,8 @@ class PolicyTrainConfig:
             + (('save_every',) if stages else ('save_every', 'steps')),
         )
         for name in ('camera_dropout', 'ema_decay', 'backbone_first', 'warmup'):
-            if not 0 <= (found := getattr(self, name)) <= 1:
-                raise ConfigError(f'{name}: expected 0 <= number <= 1, found {found!r}')
+            _check_share(name, getattr(self, name))
+        _check_rate('learning_rate', self.learning_rate)
         if self.data_workers < 0 or self.profile < 0:
             raise ConfigError('data_workers and profile: expected >= 0')
         if stages and (self.steps or self.max_minutes or self.backbone_first):
@@ -209,6 +215,21 @@ class PolicyTrainConfig:
     def to_dict(self) -> dict[str, Any]:
         """Return what a resumed run must share: all but `FREE`."""
         return {k: v for k, v in dataclasses.asdict(self).items() if k not in FREE}
+
+
+def _are_names(value: Any) -> bool:
+    listed = isinstance(value, Sequence) and not isinstance(value, str)
+    return listed and all(isinstance(v, str) for v in value)
+
+
+def _check_share(name: str, value: Any) -> None:
+    if isinstance(value, bool) or not isinstance(value, (int, float)) or not 0 <= value <= 1:
+        raise ConfigError(f'{name}: expected 0 <= number <= 1, found {value!r}')
+
+
+def _check_rate(name: str, value: Any) -> None:
+    if isinstance(value, bool) or not isinstance(value, (int, float)) or not value >= 0:
+        raise ConfigError(f'{name}: expected a number >= 0, found {value!r}')
 
 
 def _check_whole(config: Any, names: tuple[str, ...]) -> None:

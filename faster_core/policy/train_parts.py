@@ -39,6 +39,8 @@ def read_model_config(config: PolicyTrainConfig) -> PolicyConfig:
     model = from_mapping(PolicyConfig, values, source='model')
     if model.backbone != SMALL and not model.pretrained:
         raise ConfigError(f'model: backbone {model.backbone}: training needs pretrained')
+    if config.lora is not None and not model.pretrained:
+        raise ConfigError('lora: adapters need a model: pretrained, which they adapt')
     return model
 
 

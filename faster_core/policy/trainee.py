@@ -38,7 +38,8 @@ class Trainee(nn.Module):
         if config.lora is not None:
             torch.manual_seed(config.seed)
             add_adapters(self.model, config.lora)
-        self.trained = choose_parameters(_Named(self), stage, lora=config.lora is not None)
+        named = Named(self.model, self.auxiliary)
+        self.trained = choose_parameters(named, stage, lora=config.lora is not None)
         if config.gradient_checkpointing:
             recompute_layers(self.model)
 
@@ -83,13 +84,14 @@ class Trainee(nn.Module):
         return own if self._config.lora is None else merged(own, self._config.lora)
 
 
-class _Named(nn.Module):
+class Named(nn.Module):
     """Names as a stage's patterns have them: of the model without a prefix, then 'auxiliary'."""
 
-    def __init__(self, trainee: Trainee) -> None:
+    def __init__(self, model: FasterVla | FlowVla, auxiliary: Auxiliary) -> None:
+        """Show both under one roof; nothing is copied."""
         super().__init__()
-        for name, child in trainee.model.named_children():
+        for name, child in model.named_children():
             self.add_module(name, child)
-        for name, parameter in trainee.model.named_parameters(recurse=False):
+        for name, parameter in model.named_parameters(recurse=False):
             self.register_parameter(name, parameter)
-        self.auxiliary = trainee.auxiliary
+        self.auxiliary = auxiliary
