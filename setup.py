@@ -21,6 +21,7 @@ ROS_WHEELS = [
     'ros-diagnostic-msgs',
     'ros-geometry-msgs',
     'ros-lifecycle-msgs',
+    'ros-nav-msgs',
     'ros-rcl-interfaces',
     'ros-rosgraph-msgs',
     'ros-sensor-msgs',
@@ -102,6 +103,8 @@ setup(
             'rosbags',
             'tqdm',
         ],
+        # Limits on the jerk of set-points.
+        'jerk': ['ruckig'],
         # The fastest engine on a CPU.
         'openvino': ['openvino'],
         'remote': ['grpcio', 'msgpack'],

@@ -42,6 +42,7 @@ from faster_vla_ros.interlocks.permit import Permit
 from faster_vla_ros.interlocks.takeover import Takeover
 from faster_vla_ros.live_limits import LiveLimits
 from faster_vla_ros.outputs.wire import Wire
+from faster_vla_ros.sensors.joint_states import OtherJointsError
 
 STATUS_PERIOD = 1.0
 # Seconds between two looks at who else publishes.
@@ -229,6 +230,8 @@ class ActionDispatcher(Node):
         def take(message: JointState) -> None:
             try:
                 values = source.parse(message)
+            except OtherJointsError:
+                return  # two drivers may share a topic
             except ObservationError as e:
                 # Not counted as fresh: the core stops when nothing better comes.
                 if name not in self._bad_feedback:

@@ -73,6 +73,7 @@ NODE_TABLE = {
 LIMIT_TABLE = {
     'max_velocity': Spec(type=tuple, help='per dimension'),
     'max_acceleration': Spec(type=tuple, default=None, help='per dimension'),
+    'max_jerk': Spec(type=tuple, default=None, help='per dimension; needs ruckig'),
     'on_stale': Spec(type=str, default=None, help='hold, zero or stop'),
     'stop_pub_timeout': Spec(type=float, default=None, help='s; default: that of the node'),
 }

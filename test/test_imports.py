@@ -64,7 +64,8 @@ ROOMS = {
         {'data', 'decoding', 'tokenizer', 'training'},
     ),
     'decoding': ({'numpy', 'torch'}, set()),
-    'execution': ({'numpy', 'yaml'}, set()),
+    # ruckig: in `jerk`, which is imported where a limit on the jerk is set.
+    'execution': ({'numpy', 'ruckig', 'yaml'}, set()),
     # Beside numpy and yaml only inside functions of `data/sources`, see below.
     'data': (
         {

@@ -23,7 +23,7 @@ INTERFACES = sorted(
     for folder in ('msg', 'srv', 'action')
     for path in (MSGS / folder).iterdir()
 )
-EXECUTABLES = {'faster-vla', 'policy_node', 'action_dispatcher', 'mujoco_robot'}
+EXECUTABLES = {'faster-vla', 'policy_node', 'action_dispatcher', 'guard', 'mujoco_robot'}
 # What `pip install .` needs of the tree; copied, so that no build folder stays in the repository.
 SOURCES = (
     *('faster_core', 'faster_vla_ros', 'config', 'launch', 'resource'),

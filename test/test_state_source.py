@@ -1,4 +1,7 @@
-"""One state component out of feedback messages: by name or by index, nearest in time."""
+"""One state component out of feedback messages: by name or by index, at the time of the image."""
+
+import time
+import tracemalloc
 
 import numpy as np
 import pytest
@@ -48,11 +51,47 @@ def test_missing_joints_are_named():
         by_name().parse(message([0.1], ['shoulder']))
 
 
-def test_joint_without_a_value_in_the_wanted_field_is_missing():
+@pytest.mark.parametrize(
+    ('velocity', 'expected'),
+    [
+        ([0.5, 0.6], 'arm: no velocity of wrist'),
+        ([], 'arm: no velocity of shoulder, elbow, wrist'),
+        ([0.5, 0.6, 0.7, 0.8], 'arm: 4 values of velocity for 3 names'),
+    ],
+)
+def test_values_that_are_not_one_per_name_are_refused(velocity, expected):
     m = message([1.0, 2.0, 3.0], JOINTS)
-    m.velocity = [0.5, 0.6]
-    with pytest.raises(ObservationError, match='arm: no velocity of wrist'):
+    m.velocity = velocity
+    with pytest.raises(ObservationError, match=expected):
         by_name(field='velocity').parse(m)
+
+
+@pytest.mark.parametrize('twice', ['elbow', 'wheel'])
+def test_joint_named_twice_in_a_message_is_refused(twice):
+    source = by_name()
+    m = message(range(6), [*JOINTS, 'wheel', 'finger', twice])
+    for _ in range(2):  # the second time from what was remembered of the names
+        with pytest.raises(ObservationError, match=f'arm: the message names {twice} twice'):
+            source.parse(m)
+    np.testing.assert_array_equal(source.parse(message(range(3), JOINTS)), [0, 1, 2])
+
+
+def test_names_that_change_are_looked_up_anew():
+    source = by_name()
+    for _ in range(3):
+        np.testing.assert_array_equal(source.parse(message([1, 2, 3], JOINTS)), [1, 2, 3])
+        np.testing.assert_array_equal(source.parse(message([3, 2, 1], JOINTS[::-1])), [1, 2, 3])
+        with pytest.raises(ObservationError, match='arm: no position of elbow'):
+            source.parse(message([1, 2, 3], ['shoulder', 'Elbow', 'wrist']))
+
+
+def test_values_are_those_of_the_message_when_it_came():
+    m = message([1.0, 2.0, 3.0], JOINTS)
+    for source in (by_name(), by_index([3])):
+        values = source.parse(m)
+        m.position[0] = 9.0
+        np.testing.assert_array_equal(values, [1.0, 2.0, 3.0])
+        m.position[0] = 1.0
 
 
 def test_field_scale_and_offset_are_applied():
@@ -91,6 +130,8 @@ def test_value_that_is_not_finite_is_named_by_its_dimension(bad):
         ({'joints': ('x', 'y', 'x')}, 'arm.joints: named twice: x'),
         ({'mapping': 'by_index'}, r'arm.size: expected lengths of at least 3, found \[\]'),
         ({'mapping': 'by_index', 'size': (2, 3)}, r'at least 3, found \[2, 3\]'),
+        ({'joints': JOINTS, 'axes': ('vx',)}, r"arm.axes: expected none .* found \['vx'\]"),
+        ({'joints': JOINTS, 'type': 'imu'}, "arm.type: expected one of joint_state, .* 'imu'"),
     ],
 )
 def test_configuration_that_cannot_fill_the_component_is_refused(options, expected):
@@ -134,13 +175,51 @@ def test_bad_message_blocks_older_good_ones_until_the_next_good_one():
     np.testing.assert_array_equal(source.nearest(0.02, 0.001), [4, 5, 6])
 
 
+@pytest.mark.parametrize(
+    ('back', 'expected'), [(0.0, 'arm: the stamp repeats'), (0.04, 'arm: the stamp runs back by ')]
+)
+def test_late_or_repeated_message_is_refused_and_counted_and_blocks_nothing(back, expected):
+    source = by_index([3])
+    source.add(message([1, 1, 1]), 10.0)
+    assert not source.add(message([2, 2, 2]), 10.0 - back)
+    assert source.num_refused == 1
+    assert expected in source.refusal
+    np.testing.assert_array_equal(source.nearest(10.0 - back, 0.1), [1, 1, 1])
+    assert source.add(message([3, 3, 3]), 10.01)
+    assert source.refusal == ''
+    assert source.num_refused == 1
+
+
 def test_clock_that_went_back_forgets_what_came_before():
     source = by_index([3])
     source.add(message([1, 1, 1]), 100.0)
-    source.add(message([2, 2, 2]), 3.0)
+    assert source.add(message([2, 2, 2]), 3.0)
+    assert source.num_refused == 0
     np.testing.assert_array_equal(source.nearest(3.0, 0.01), [2, 2, 2])
     with pytest.raises(ObservationError, match='from the image'):
         source.nearest(100.0, 0.01)
+
+
+def test_every_kind_of_bad_message_is_counted():
+    source = by_name()
+    nan = message([0.0, np.nan, 0.0], JOINTS)
+    for bad in (message([1], ['shoulder']), nan, message(range(4), [*JOINTS, 'elbow']), nan):
+        assert not source.add(bad, 1.0)
+        assert source.refusal == source.problem != ''
+    assert source.num_refused == 4
+    source.clear()
+    assert source.num_refused == 4
+
+
+def test_message_of_another_publisher_on_the_topic_is_passed_over():
+    source = by_name()
+    others = message([7.0], ['wheel'])
+    assert not source.add(others, 0.5)  # none came yet: perhaps the names are wrong
+    assert source.problem == 'arm: no position of shoulder, elbow, wrist'
+    assert source.add(message([1, 2, 3], JOINTS), 1.0)
+    assert not source.add(others, 1.01)
+    assert (source.problem, source.num_refused) == ('', 1)
+    np.testing.assert_array_equal(source.nearest(1.0, 0.1), [1, 2, 3])
 
 
 def test_memory_is_bounded():
@@ -150,3 +229,80 @@ def test_memory_is_bounded():
     with pytest.raises(ObservationError, match=r'1\.000 s from the image'):
         source.nearest(4.0, 0.5)
     np.testing.assert_array_equal(source.nearest(5.0, 0.5), [5, 5, 5])
+
+
+def test_bad_messages_do_not_grow_memory():
+    source, bad = by_name(), message([1], ['shoulder'])
+    source.add(bad, 1.0)
+    tracemalloc.start()
+    try:
+        for _ in range(2000):
+            source.add(bad, 1.0)
+        assert tracemalloc.get_traced_memory()[0] < 20_000
+    finally:
+        tracemalloc.stop()
+
+
+def line(**options):
+    """A source with values that are linear in time: 10, 20 and 30 per second."""
+    source = by_index([3], interpolate=True, **options)
+    for t in (1.0, 1.1, 1.3):
+        source.add(message([10 * t, 20 * t, 30 * t]), t)
+    return source
+
+
+@pytest.mark.parametrize('stamp', [1.0, 1.025, 1.05, 1.1, 1.2])
+def test_interpolation_is_linear_between_the_neighbours(stamp):
+    np.testing.assert_allclose(line().at(stamp, 0.11), [10 * stamp, 20 * stamp, 30 * stamp])
+
+
+@pytest.mark.parametrize(('stamp', 'expected'), [(0.95, 1.0), (1.32, 1.3)])
+def test_nothing_is_extrapolated(stamp, expected):
+    np.testing.assert_allclose(line().at(stamp, 0.1)[0], 10 * expected)
+
+
+@pytest.mark.parametrize(('stamp', 'expected'), [(1.15, 1.1), (1.25, 1.3)])
+def test_neighbour_beyond_the_tolerance_is_not_used(stamp, expected):
+    np.testing.assert_allclose(line().at(stamp, 0.1)[0], 10 * expected)
+    with pytest.raises(ObservationError, match=r'at most 0\.04 s are allowed'):
+        line().at(stamp, 0.04)
+
+
+def test_without_interpolation_the_nearest_is_taken_as_it_is():
+    source = by_index([3])
+    for t in (1.0, 1.1):
+        source.add(message([t, t, t]), t)
+    assert source.at(1.04, 0.1)[0] == 1.0
+    assert source.at(1.06, 0.1)[0] == 1.1
+
+
+@pytest.mark.parametrize('kind', [Kind.GRIPPER_POSITION, Kind.EE_POSE])
+def test_what_has_no_value_between_two_is_not_interpolated(kind):
+    part = Component(name='part', kind=kind, names=('a',))
+    config = SourceConfig(topic='t', joints=('a',), interpolate=True)
+    expected = f'part.interpolate: expected false for .* {kind.name.lower()}, found true'
+    with pytest.raises(ConfigError, match=expected):
+        StateSource(part, config)
+
+
+@pytest.mark.bench
+def test_microseconds_per_message_of_fourteen_joints():
+    names = [f'joint{i}' for i in range(14)]
+    arms = Component(name='arms', kind=Kind.JOINT_POSITION, names=tuple(names))
+    config = SourceConfig(topic='joint_states', joints=tuple(reversed(names)))
+    source, stamp, costs = StateSource(arms, config), 0.0, []
+    messages = [message(range(14), names) for _ in range(100)]
+    for _ in range(50):
+        start = time.perf_counter()
+        for m in messages:
+            stamp += 0.002
+            source.add(m, stamp)
+        costs.append((time.perf_counter() - start) / len(messages) * 1e6)
+    lookups = []
+    for _ in range(50):
+        start = time.perf_counter()
+        for k in range(100):
+            source.at(stamp - k * 0.01, 0.05)
+        lookups.append((time.perf_counter() - start) / 100 * 1e6)
+    print(f'\nadd: {np.median(costs):.2f} us, at: {np.median(lookups):.2f} us')
+    assert np.median(costs) < 100.0  # 5 % of a core at 500 Hz

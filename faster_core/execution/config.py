@@ -8,6 +8,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 import dataclasses
+import importlib.util
 import math
 import pathlib
 from typing import Any
@@ -66,6 +67,7 @@ class ComponentConfig:
     Attributes:
         max_velocity: positions: rad/s or m/s of the set-point; velocities: largest value.
         max_acceleration: rad/s² or m/s² of the set-point.
+        max_jerk: rad/s³ or m/s³ of the set-point.
         lower, upper: range of positions.
         max_start_offset: first commanded position against the measured one; beyond, the chunk is
             rejected.
@@ -76,6 +78,7 @@ class ComponentConfig:
 
     max_velocity: np.ndarray
     max_acceleration: np.ndarray
+    max_jerk: np.ndarray
     lower: np.ndarray
     upper: np.ndarray
     max_start_offset: float
@@ -205,6 +208,7 @@ def robot_file_parameters(
 _LIMIT_KEYS = (
     'max_velocity',
     'max_acceleration',
+    'max_jerk',
     'position_limits',
     'max_start_offset',
     'on_stale',
@@ -254,6 +258,7 @@ def _component_config(
     return ComponentConfig(
         max_velocity=_per_dimension(c, 'max_velocity', get('max_velocity')),
         max_acceleration=_per_dimension(c, 'max_acceleration', get('max_acceleration')),
+        max_jerk=_max_jerk(c, get('max_jerk'), get('max_acceleration')),
         lower=lower,
         upper=upper,
         max_start_offset=_number(
@@ -275,6 +280,16 @@ def _per_dimension(c: Component, key: str, values: Any) -> np.ndarray:
         raise ConfigError(f'{c.name}.{key}: expected {c.size} numbers, found {values!r}')
     array = [_number(v, f'{c.name}.{key}[{i}]', above=0.0) for i, v in enumerate(values)]
     return np.array(array)
+
+
+def _max_jerk(c: Component, values: Any, max_acceleration: Any) -> np.ndarray:
+    if values is not None and max_acceleration is None:
+        raise ConfigError(f'{c.name}.max_jerk: needs max_acceleration beside it')
+    if values is not None and importlib.util.find_spec('ruckig') is None:
+        raise ConfigError(
+            f"{c.name}.max_jerk: needs ruckig: pip install 'faster_vla_ros[jerk]' or ruckig"
+        )
+    return _per_dimension(c, 'max_jerk', values)
 
 
 def _ranges(c: Component, values: Any) -> tuple[np.ndarray, np.ndarray]:

@@ -13,10 +13,12 @@ from faster_core.execution.config import ComponentConfig
 
 # Differences below this share of a limit's step are rounding, not limiting.
 _ROUNDING = 1e-3
+# Two times closer than this are one (seconds).
+SAME_TIME = 1e-3
 # Nobody brakes for what is farther away (rad or m).
 _FAR = 1e6
 # Slower than this (rad/s or m/s) is standing still.
-_STANDING = 1e-6
+STANDING = 1e-6
 
 
 class PositionLimiter:
@@ -40,6 +42,10 @@ class PositionLimiter:
     def at_rest(self) -> bool:
         """Whether the set-point stands still."""
         return not self.velocity.any()
+
+    def stand(self) -> None:
+        """Take it that nothing moves: somebody else commands."""
+        self.velocity = np.zeros_like(self.position)
 
     def step(self, before: np.ndarray, target: np.ndarray, dt: float) -> bool:
         """Move towards a target for one tick.
@@ -81,6 +87,35 @@ class PositionLimiter:
         """
         self._move(_slower(self.velocity, self.config.max_acceleration * dt), dt)
 
+    def way_to_rest(self, lead: float) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+        """Return times [K], positions [K, d] and velocities [K, d] of braking from now on.
+
+        Every dimension ends at x + v |v| / 2a after |v| / a seconds. Without acceleration limits,
+        and for what stands already, that is one point `lead` seconds from now.
+        """
+        x, v, a = self.position, self.velocity, self.config.max_acceleration
+        ends = [float(t) for t in np.unique(np.abs(v) / a) if t > SAME_TIME] or [lead]
+        # Of several that are one the last counts: by then all of them stand.
+        ends = [
+            t for t, later in zip(ends, [*ends[1:], np.inf], strict=True) if later - t > SAME_TIME
+        ]
+        left = [np.maximum(np.abs(v) - a * t, 0.0) for t in ends]
+        left[-1] = np.zeros_like(v)
+        ways = [
+            np.sign(v) * (np.abs(v) + rest) / 2.0 * np.minimum(t, np.abs(v) / a)
+            for t, rest in zip(ends, left, strict=True)
+        ]
+        return (
+            np.array(ends),
+            np.array([self._in_range(x + way) for way in ways]),
+            np.array([np.sign(v) * rest for rest in left]),
+        )
+
+    def _in_range(self, place: np.ndarray) -> np.ndarray:
+        """Return a place in the range; a start outside of it is not jumped back from."""
+        lower, upper, x = self.config.lower, self.config.upper, self.position
+        return np.clip(place, np.minimum(lower, x), np.maximum(upper, x))
+
     def resting_point(self) -> np.ndarray:
         """Return [d] where it comes to rest when braked from now on: x + v |v| / 2a."""
         way = self.velocity * np.abs(self.velocity) / (2.0 * self.config.max_acceleration)
@@ -104,7 +139,7 @@ class PositionLimiter:
         was_inside = (self.position >= lower) & (self.position <= upper)
         position = np.where(was_inside, np.clip(position, lower, upper), position)
         self.velocity = (position - self.position) / dt
-        self.velocity[np.abs(self.velocity) < _STANDING] = 0.0
+        self.velocity[np.abs(self.velocity) < STANDING] = 0.0
         self.position = position
 
 
@@ -125,6 +160,10 @@ class VelocityLimiter:
     def at_rest(self) -> bool:
         """Whether zero is commanded."""
         return not self.velocity.any()
+
+    def stand(self) -> None:
+        """Take it that nothing moves: somebody else commands."""
+        self.velocity = np.zeros_like(self.velocity)
 
     def step(self, before: np.ndarray, target: np.ndarray, dt: float) -> bool:
         """Move towards a target velocity [d] for one tick of `dt` > 0 seconds.
@@ -156,7 +195,7 @@ class VelocityLimiter:
 def _slower(velocity: np.ndarray, change: np.ndarray) -> np.ndarray:
     """Return a velocity nearer to zero by at most `change`, exactly zero when that suffices."""
     slower = velocity - np.clip(velocity, -change, change)
-    return np.where(np.abs(slower) < _STANDING, 0.0, slower)
+    return np.where(np.abs(slower) < STANDING, 0.0, slower)
 
 
 def _stopping_speed(distance: np.ndarray, acceleration: np.ndarray, dt: float) -> np.ndarray:

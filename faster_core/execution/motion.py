@@ -6,8 +6,8 @@ from collections.abc import Mapping
 
 import numpy as np
 
-from faster_core.embodiment import Embodiment, Kind
-from faster_core.execution.config import DispatcherConfig
+from faster_core.embodiment import Component, Embodiment, Kind
+from faster_core.execution.config import ComponentConfig, DispatcherConfig
 from faster_core.execution.limits import PositionLimiter, VelocityLimiter
 from faster_core.execution.plan import Plan
 from faster_core.execution.trajectory import brake, follow, Trajectory
@@ -21,15 +21,8 @@ class Motion:
     ) -> None:
         """Take positions from `measured` (component -> [d]); velocities start at zero."""
         self._slices = embodiment.action_slices
-        self._limiters: dict[str, PositionLimiter | VelocityLimiter] = {
-            c.name: PositionLimiter(
-                config.components[c.name],
-                measured[c.name],
-                switches=c.kind is Kind.GRIPPER_POSITION,
-            )
-            if c.kind.is_position
-            else VelocityLimiter(config.components[c.name])
-            for c in embodiment.action
+        self._limiters = {
+            c.name: _limiter(c, config.components[c.name], measured) for c in embodiment.action
         }
 
     def set_config(self, config: DispatcherConfig) -> None:
@@ -46,7 +39,7 @@ class Motion:
     def stand(self) -> None:
         """Take it that nothing moves by our command any more: somebody else commands."""
         for limiter in self._limiters.values():
-            limiter.velocity = np.zeros_like(limiter.velocity)
+            limiter.stand()
 
     def command(self, name: str) -> np.ndarray:
         """Return what is commanded now for one component, [d]."""
@@ -89,3 +82,17 @@ class Motion:
         """Brake for one tick of `dt` seconds and stay there: never back to an earlier place."""
         for limiter in self._limiters.values():
             limiter.settle(dt)
+
+
+def _limiter(
+    component: Component, config: ComponentConfig, measured: Mapping[str, np.ndarray]
+) -> PositionLimiter | VelocityLimiter:
+    """Return what keeps a component within its limits, at rest where it is measured."""
+    jerk = np.isfinite(config.max_jerk).all()
+    if jerk:
+        from faster_core.execution.jerk import JerkPositionLimiter, JerkVelocityLimiter
+    if not component.kind.is_position:
+        return JerkVelocityLimiter(config) if jerk else VelocityLimiter(config)
+    kind = JerkPositionLimiter if jerk else PositionLimiter
+    switches = component.kind is Kind.GRIPPER_POSITION
+    return kind(config, measured[component.name], switches=switches)

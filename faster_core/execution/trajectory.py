@@ -16,8 +16,6 @@ import numpy as np
 from faster_core.execution.limits import PositionLimiter
 from faster_core.execution.plan import Plan
 
-# Points closer than this are one (seconds).
-_SAME_TIME = 1e-3
 # The path is followed in steps of this share of a row's period, or of the tick if it is longer.
 _STEPS_PER_ROW = 4
 # Excess of speed that counts as rounding.
@@ -80,27 +78,9 @@ def follow(
 
 
 def brake(limiter: PositionLimiter, *, lead: float) -> Trajectory:
-    """Return how every dimension comes to rest: at x + v |v| / 2a, after |v| / a seconds.
-
-    Without acceleration limits, and for what stands already, that is one point `lead` seconds
-    from now.
-    """
-    x, v, a = limiter.position, limiter.velocity, limiter.config.max_acceleration
-    moving = [float(t) for t in np.unique(np.abs(v) / a) if t > _SAME_TIME]
-    ends = moving or [lead]
-    ends = [
-        t for t, after in zip(ends, [*ends[1:], np.inf], strict=True) if after - t > _SAME_TIME
-    ]
-    positions, velocities = [], []
-    for t in ends:
-        left = np.maximum(np.abs(v) - a * t, 0.0)
-        way = np.sign(v) * (np.abs(v) + left) / 2.0 * np.minimum(t, np.abs(v) / a)
-        positions.append(_inside(limiter, x + way))
-        velocities.append(np.sign(v) * left)
-    velocities[-1] = np.zeros_like(v)
-    return Trajectory(
-        times=np.array(ends), positions=np.array(positions), velocities=np.array(velocities)
-    )
+    """Return how a component comes to rest; what stands gets one point, `lead` seconds away."""
+    times, positions, velocities = limiter.way_to_rest(lead)
+    return Trajectory(times=times, positions=positions, velocities=velocities)
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True, eq=False)
@@ -198,9 +178,3 @@ def _with_reserve(limiter: PositionLimiter, step: float) -> PositionLimiter:
     slower = copy.copy(limiter)
     slower.config = dataclasses.replace(config, max_velocity=config.max_velocity - reserve)
     return slower
-
-
-def _inside(limiter: PositionLimiter, place: np.ndarray) -> np.ndarray:
-    """Return a place of rest in the range; a start outside of it is not jumped back from."""
-    config, x = limiter.config, limiter.position
-    return np.clip(place, np.minimum(config.lower, x), np.maximum(config.upper, x))

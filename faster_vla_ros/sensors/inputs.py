@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+import collections
+from collections.abc import Callable, Mapping
 import functools
 import time
 from typing import Any
@@ -10,7 +11,6 @@ from typing import Any
 import numpy as np
 from rclpy.node import Node
 from rclpy.time import Time
-from sensor_msgs.msg import JointState
 
 from faster_core.embodiment import Embodiment
 from faster_core.errors import ObservationError
@@ -18,13 +18,12 @@ from faster_vla_ros import qos
 from faster_vla_ros.compat.message_filters import ApproximateTimeSynchronizer, SimpleFilter
 from faster_vla_ros.conversions import seconds_from_stamp
 from faster_vla_ros.policy_parameters import PolicyNodeConfig
-from faster_vla_ros.sensors.images import TYPES
-from faster_vla_ros.sensors.state import StateSource
+from faster_vla_ros.sensors import images
+from faster_vla_ros.sensors.state import CLOCK_JUMP, StateSource
 
 SYNC_QUEUE = 5
-# A stamp that goes back by more seconds is another clock (a simulation that was reset), not a
-# late message.
-CLOCK_JUMP = 1.0
+# In `counts`: synchronised sets that could not be used.
+SETS = 'sets'
 
 
 class SensorInputs:
@@ -56,13 +55,19 @@ class SensorInputs:
         self._node, self._config, self._embodiment = node, config, embodiment
         self._on_set, self._on_refused, self._on_jump = on_set, on_refused, on_jump
         self._seen_at: dict[str, float] = {}
+        self._refused: collections.Counter[str] = collections.Counter()
         # The reference comes first: the others are matched to its stamp.
         self._order = sorted(config.cameras, key=lambda n: n != config['reference_camera'])
         self.sources = {c.name: StateSource(c, config.sources[c.name]) for c in embodiment.state}
         self.clear()
+        # One subscription per topic: a message that fills several sources is received once.
+        by_topic: dict[tuple[str, type], list[str]] = {}
+        for name, source in self.sources.items():
+            key = (source.config.topic, source.message_type)
+            by_topic.setdefault(key, []).append(name)
         self._own_subscriptions = [
             node.create_subscription(
-                TYPES[camera.transport],
+                images.TYPES[camera.transport],
                 camera.topic,
                 functools.partial(self._on_image, name),
                 qos.IMAGE,
@@ -70,9 +75,9 @@ class SensorInputs:
             for name, camera in config.cameras.items()
         ] + [
             node.create_subscription(
-                JointState, source.topic, functools.partial(self._on_state, name), qos.STATE
+                message_type, topic, functools.partial(self._on_state, tuple(names)), qos.STATE
             )
-            for name, source in config.sources.items()
+            for (topic, message_type), names in by_topic.items()
         ]
 
     def destroy(self) -> None:
@@ -81,8 +86,9 @@ class SensorInputs:
             self._node.destroy_subscription(subscription)
 
     def clear(self) -> None:
-        """Forget images and state seen so far."""
+        """Forget images, their sizes, and state seen so far."""
         self._cleared_at = time.monotonic()
+        self._sizes: dict[str, tuple[int, int]] = {}
         for source in self.sources.values():
             source.clear()
         self._forget_images()
@@ -90,17 +96,24 @@ class SensorInputs:
     def _forget_images(self) -> None:
         self._newest: dict[str, Time] = {}
         self._problems: dict[str, str] = {}
+        self._last_set = float('-inf')
         # A new one: the real synchroniser cannot be emptied, and after a jump of the clock its
         # full queues would throw away every new message as the oldest.
         self._filters = {name: SimpleFilter() for name in self._order}
+        # It wants less than its slop between two stamps; ours is the largest distance allowed.
         self._synchronizer = ApproximateTimeSynchronizer(
-            list(self._filters.values()), SYNC_QUEUE, self._config['sync_slop']
+            list(self._filters.values()), SYNC_QUEUE, self._config['sync_slop'] + 1e-9
         )
         self._synchronizer.registerCallback(self._on_images)
 
     def ever_seen(self, name: str) -> bool:
         """Whether a usable message of a camera or source ever came."""
         return name in self._seen_at
+
+    def counts(self) -> Mapping[str, int]:
+        """Return input -> messages refused since it was made, and `SETS` -> sets not used."""
+        names = {name: self._refused[name] for name in (*self._config.cameras, SETS)}
+        return names | {name: source.num_refused for name, source in self.sources.items()}
 
     def stale(self) -> dict[str, str]:
         """Return input -> sentence for every input that is older than its timeout."""
@@ -113,19 +126,40 @@ class SensorInputs:
                 seen = name in self._seen_at
                 last = f'no message for {config.timeout} s' if seen else 'no message yet'
                 source = self.sources.get(name)
-                problem = source.problem if source is not None else self._problems.get(name)
+                problem = source.refusal if source is not None else self._problems.get(name)
                 stale[name] = problem or f'{name} ({config.topic}): {last}'
         return stale
 
     def _on_image(self, camera: str, message: Any) -> None:
         self._stamp(message)
-        if why := self._check_stamp(camera, message.header.stamp):
+        if why := self._check_image(camera, message):
             self._problems[camera] = why
-            self._on_refused(why)
+            self._refuse(camera, why)
             return
         self._problems[camera] = ''
         self._seen_at[camera] = time.monotonic()
         self._filters[camera].signalMessage(message)
+
+    def _refuse(self, name: str, why: str) -> None:
+        self._refused[name] += 1
+        self._on_refused(why)
+
+    def _check_image(self, camera: str, message: Any) -> str:
+        """Return why an image is refused; empty if it is not."""
+        try:
+            size = images.check(camera, message)
+        except ObservationError as e:
+            return str(e)
+        first = self._sizes.get(camera, size)
+        if size != first:
+            return (
+                f'camera {camera}: an image of {size[0]} x {size[1]} pixels, the first one had '
+                f'{first[0]} x {first[1]}'
+            )
+        if why := self._check_stamp(camera, message.header.stamp):
+            return why
+        self._sizes[camera] = size
+        return ''
 
     def _check_stamp(self, camera: str, stamp: Any) -> str:
         """Return why an image's stamp is refused; empty if it is not."""
@@ -142,10 +176,12 @@ class SensorInputs:
         self._newest[camera] = now
         return ''
 
-    def _on_state(self, name: str, message: JointState) -> None:
+    def _on_state(self, names: tuple[str, ...], message: Any) -> None:
         self._stamp(message)
-        if self.sources[name].add(message, seconds_from_stamp(message.header.stamp)):
-            self._seen_at[name] = time.monotonic()
+        stamp = seconds_from_stamp(message.header.stamp)
+        for name in names:
+            if self.sources[name].add(message, stamp):
+                self._seen_at[name] = time.monotonic()
 
     def _stamp(self, message: Any) -> None:
         if self._config['use_receive_time']:
@@ -153,11 +189,15 @@ class SensorInputs:
 
     def _on_images(self, *messages: Any) -> None:
         stamp = seconds_from_stamp(messages[0].header.stamp)
+        if stamp <= self._last_set:
+            self._refused[SETS] += 1  # matched late; the policy has seen a newer one
+            return
         slop = self._config['sync_slop']
         try:
-            state = [self.sources[c.name].nearest(stamp, slop) for c in self._embodiment.state]
+            state = [self.sources[c.name].at(stamp, slop) for c in self._embodiment.state]
         except ObservationError as e:
-            self._on_refused(str(e))
+            self._refuse(SETS, str(e))
             return
-        images = dict(zip(self._order, messages, strict=True))
-        self._on_set(stamp, images, np.concatenate(state).astype(np.float32))
+        self._last_set = stamp
+        by_camera = dict(zip(self._order, messages, strict=True))
+        self._on_set(stamp, by_camera, np.concatenate(state).astype(np.float32))

@@ -1,0 +1,131 @@
+"""Limits on the jerk: bounded in every tick, targets reached, ranges kept, rest found."""
+
+from execution_helpers import config, PERIOD, Rig, rows, TICK
+from hypothesis import given, settings
+from hypothesis import strategies as st
+import numpy as np
+import pytest
+
+pytest.importorskip('ruckig')
+
+from faster_core.errors import ConfigError
+from faster_core.execution.jerk import JerkPositionLimiter, JerkVelocityLimiter
+from faster_core.execution.trajectory import brake
+
+JERK = {'arm__max_jerk': [40.0, 80.0], 'base__max_jerk': [10.0, 20.0]}
+SLACK = 1e-6
+
+
+def arm(position=(0.0, 0.0)):
+    return JerkPositionLimiter(config(**JERK).components['arm'], np.array(position))
+
+
+def base():
+    return JerkVelocityLimiter(config(**JERK).components['base'])
+
+
+def walk(limiter, targets, dt=TICK):
+    """Step through targets [N, d]; return positions and accelerations after each."""
+    before, found = targets[0], []
+    for target in targets[1:]:
+        limiter.step(before, target, dt)
+        before = target
+        found.append((limiter.command.copy(), limiter.velocity, limiter.acceleration))
+    return [np.array(x) for x in zip(*found, strict=True)]
+
+
+@given(
+    jumps=st.lists(st.tuples(st.floats(-1.2, 1.2), st.floats(-1.2, 1.2)), min_size=1, max_size=6),
+    dt=st.sampled_from([0.005, TICK, 0.05]),
+)
+@settings(max_examples=80, deadline=None)
+def test_position_speed_acceleration_and_jerk_stay_within_their_limits(jumps, dt):
+    limiter = arm()
+    limits = limiter.config
+    targets = np.repeat(np.array(jumps), 25, axis=0)
+    places, speeds, accelerations = walk(limiter, np.concatenate([[[0.0, 0.0]], targets]), dt)
+    jerks = np.diff(accelerations, axis=0, prepend=0.0) / dt
+    assert (np.abs(speeds) <= limits.max_velocity + SLACK).all()
+    assert (np.abs(accelerations) <= limits.max_acceleration + SLACK).all()
+    assert (places >= limits.lower - SLACK).all()
+    assert (places <= limits.upper + SLACK).all()
+    # What is cut off at the end of the range is the one exception.
+    inside = (places > limits.lower + SLACK) & (places < limits.upper - SLACK)
+    assert (
+        np.abs(jerks)[inside] <= (np.zeros_like(places) + limits.max_jerk)[inside] * 1.001
+    ).all()
+
+
+def test_a_target_that_stands_is_reached_without_swinging_over_it():
+    limiter = arm()
+    places, *_ = walk(limiter, np.full((120, 2), 0.5))
+    assert places[-1] == pytest.approx([0.5, 0.5], abs=1e-6)
+    assert places.max() <= 0.5 + 1e-6
+    assert limiter.at_rest
+
+
+def test_a_target_that_moves_is_caught_and_followed():
+    t = np.arange(200) * TICK
+    targets = np.stack([0.4 * np.sin(t), 0.4 * np.sin(1.5 * t)], axis=1)
+    places, *_ = walk(arm(), targets)
+    assert np.abs(places[100:] - targets[101:]).max() < 5e-3
+
+
+def test_braking_changes_the_acceleration_little_by_little_and_ends_at_the_point_told():
+    limiter = arm()
+    walk(limiter, np.linspace([0, 0], [0.5, 0.5], 40))
+    told = limiter.resting_point()
+    before = limiter.acceleration
+    for _ in range(100):
+        limiter.settle(TICK)
+        jerk = np.abs(limiter.acceleration - before) / TICK
+        assert (jerk <= limiter.config.max_jerk * 1.001).all()
+        before = limiter.acceleration
+    assert limiter.at_rest
+    assert limiter.position == pytest.approx(told, abs=1e-6)
+
+
+def test_a_trajectory_to_rest_has_the_same_way():
+    limiter = arm()
+    walk(limiter, np.linspace([0, 0], [0.5, 0.5], 40))
+    way = brake(limiter, lead=PERIOD)
+    assert (np.diff(way.times) > 0).all()
+    assert (way.velocities[-1] == 0).all()
+    assert way.positions[-1] == pytest.approx(limiter.resting_point(), abs=1e-6)
+    limiter.settle(0.02)
+    assert way.positions[0] == pytest.approx(limiter.position, abs=1e-6)
+
+
+def test_velocities_ramp_with_bounded_jerk_and_come_to_zero():
+    limiter = base()
+    for _ in range(60):
+        limiter.step(np.zeros(2), np.array([0.5, 1.0]), TICK)
+    assert limiter.velocity == pytest.approx([0.5, 1.0], abs=1e-6)
+    before = limiter.acceleration
+    for _ in range(80):
+        limiter.settle(TICK)
+        jerk = np.abs(limiter.acceleration - before) / TICK
+        assert (jerk <= limiter.config.max_jerk * 1.001).all()
+        before = limiter.acceleration
+    assert limiter.at_rest
+
+
+def test_a_dispatcher_with_jerk_limits_follows_holds_and_stops():
+    rig = Rig(**JERK)
+    # The arm's set-points start with a jerk: what is limited says so.
+    rig.send(rows(arm=0.03 * np.arange(8)[:, None] * np.ones(2), base=(0.2, 0.0)))
+    assert rig.run(0.7)[-1].commands['arm'][0] > 0.05
+    rig.dispatcher.stop(rig.now)
+    last = rig.run(0.9)[-2:]
+    assert last[0].commands['arm'].tolist() == last[1].commands['arm'].tolist()
+    assert rig.dispatcher._motion.at_rest('base')
+
+
+def test_a_jerk_limit_needs_an_acceleration_limit_and_the_package(monkeypatch):
+    with pytest.raises(ConfigError, match=r'hand\.max_jerk: needs max_acceleration'):
+        config(hand__max_jerk=[1.0])
+    with pytest.raises(ConfigError, match=r'arm\.max_jerk: expected 2 numbers'):
+        config(arm__max_jerk=[1.0])
+    monkeypatch.setattr('importlib.util.find_spec', lambda name: None)
+    with pytest.raises(ConfigError, match='needs ruckig'):
+        config(arm__max_jerk=[1.0, 1.0])
