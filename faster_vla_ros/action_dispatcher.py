@@ -42,6 +42,7 @@ from faster_vla_ros.interlocks.permit import Permit
 from faster_vla_ros.interlocks.takeover import Takeover
 from faster_vla_ros.live_limits import LiveLimits
 from faster_vla_ros.outputs.wire import Wire
+from faster_vla_ros.planned_path import PlannedPath
 from faster_vla_ros.sensors.joint_states import OtherJointsError
 
 STATUS_PERIOD = 1.0
@@ -83,6 +84,7 @@ class ActionDispatcher(Node):
         LiveLimits(self, self.config.parameters, self.embodiment, self.dispatcher.set_config)
         self._at_enable = None if dry else EnableMessages(self, self.config.values)
         self._board = DispatcherBoard(self, self.embodiment, rules, self.config.frame_id)
+        self._path = PlannedPath(self, self.embodiment, self.config.frame_id)
         self._last_reason = ''
         self._bad_feedback: set[str] = set()
         self._create_interlocks([c.topic for _, c in outputs.values() if c.topic])
@@ -218,6 +220,7 @@ class ActionDispatcher(Node):
         if report.accepted:
             self._tick()
             self._timer.reset()
+            self._path.show(self.dispatcher.plan, self.get_clock().now().to_msg())
         elif report.reason != self._last_reason:
             self.get_logger().warning(
                 f'chunk {report.sequence_id} rejected: {report.reason}: {report.detail}'

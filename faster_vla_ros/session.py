@@ -23,6 +23,8 @@ from std_srvs.srv import SetBool, Trigger
 from faster_core.errors import FasterVlaError
 from faster_vla_msgs.msg import DispatcherState, PolicyStatus
 from faster_vla_msgs.srv import ResetEpisode
+from faster_vla_ros.compat.discovery import local_environment
+from faster_vla_ros.compat.fastdds import profile_environment
 from faster_vla_ros.graph import fastdds_profile, Graph
 
 INSTRUCTION_TOPIC = 'instruction'
@@ -48,7 +50,7 @@ def own_domain() -> int:
 
 def isolated_environment(domain: int) -> dict[str, str]:
     """Return variables that keep a graph on this machine and in its domain."""
-    return {'ROS_DOMAIN_ID': str(domain), 'ROS_AUTOMATIC_DISCOVERY_RANGE': 'LOCALHOST'}
+    return {'ROS_DOMAIN_ID': str(domain), **local_environment()}
 
 
 class Session:
@@ -64,11 +66,9 @@ class Session:
             name: of the node; the process id is appended.
             localhost: look for nobody beyond this machine.
         """
-        os.environ['FASTDDS_DEFAULT_PROFILES_FILE'] = os.environ.get(
-            'FASTDDS_DEFAULT_PROFILES_FILE'
-        ) or str(fastdds_profile())
+        os.environ.update(profile_environment(fastdds_profile()))
         if localhost:
-            os.environ['ROS_AUTOMATIC_DISCOVERY_RANGE'] = 'LOCALHOST'
+            os.environ.update(local_environment())
         # A context of its own: no signal handlers, and the caller may have another one.
         self.context = Context()
         self.context.init(domain_id=domain)

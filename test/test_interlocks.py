@@ -1,5 +1,7 @@
 """Who else has a say: teleoperation, the remote control's mode, topics nobody may publish on."""
 
+import types
+
 import pytest
 
 pytest.importorskip('rclpy')
@@ -13,6 +15,7 @@ from std_msgs.msg import Int32, String
 from faster_core.errors import FasterVlaError
 from faster_vla_msgs.msg import DispatcherState
 from faster_vla_ros.interlocks.any_topic import message_class
+from faster_vla_ros.interlocks.takeover import PATIENCE, Takeover, UNKNOWN
 
 pytestmark = pytest.mark.ros
 
@@ -206,3 +209,45 @@ def test_in_a_dry_run_nobody_is_told_anything(make_rig):
     assert not rig.brake
     assert not any(rig.sent.values())
     assert rig.state.action in (DispatcherState.ACTION_FOLLOW, DispatcherState.ACTION_LIMIT)
+
+
+class _Graph:
+    """A node that sees publishers of these names on every topic."""
+
+    def __init__(self, *names):
+        self.names = names
+
+    def get_name(self):
+        return 'action_dispatcher'
+
+    def get_namespace(self):
+        return '/'
+
+    def resolve_topic_name(self, topic):
+        return topic
+
+    def get_publishers_info_by_topic(self, topic):
+        return [types.SimpleNamespace(node_name=n, node_namespace='/') for n in self.names]
+
+
+def test_we_ourselves_and_the_guard_are_no_rivals_and_everybody_else_is():
+    graph = _Graph('action_dispatcher', 'guard')
+    takeover = Takeover(graph, topics=[], own_topics=['/cmd_vel'], timeout=0.5)
+    takeover.look()
+    assert not takeover.reason
+    graph.names = ('action_dispatcher', 'teleop')
+    takeover.look()
+    assert takeover.reason == 'teleop, which publishes on /cmd_vel'
+
+
+def test_a_publisher_without_a_name_is_a_rival_only_when_it_stays_so():
+    graph = _Graph('action_dispatcher', UNKNOWN)
+    takeover = Takeover(graph, topics=[], own_topics=['/cmd_vel'], timeout=0.5)
+    for _ in range(PATIENCE):
+        takeover.look()
+        assert not takeover.reason
+    takeover.look()
+    assert UNKNOWN in takeover.reason
+    graph.names = ('action_dispatcher',)
+    takeover.look()
+    assert not takeover.reason

@@ -2,7 +2,6 @@
 
 import types
 
-import control_msgs_stand_in
 import numpy as np
 import pytest
 
@@ -11,6 +10,7 @@ pytest.importorskip('faster_vla_msgs')
 
 from action_msgs.msg import GoalStatus
 from builtin_interfaces.msg import Time
+import control_msgs_stand_in
 from rclpy.task import Future
 
 from faster_core.embodiment import Component, Kind

@@ -13,6 +13,10 @@ from faster_vla_ros.interlocks.any_topic import AnyTopic
 
 # Publishes zeros on the same topics when we are gone; never a rival.
 GUARD = 'guard'
+# An endpoint may be discovered before its node: it may still turn out to be ours.
+UNKNOWN = '_NODE_NAME_UNKNOWN_'
+# Looks after which somebody without a name is a rival all the same.
+PATIENCE = 5
 
 
 class Takeover:
@@ -41,7 +45,7 @@ class Takeover:
         self._own = [node.resolve_topic_name(t) for t in own_topics]
         self._heard: dict[str, float] = {}
         self._topics = [AnyTopic(node, t, functools.partial(self._take, t)) for t in topics]
-        self._rival = ''
+        self._rival, self._nameless = '', 0
 
     def _take(self, topic: str, message: Any) -> None:
         del message
@@ -51,15 +55,20 @@ class Takeover:
         """Look for publishers: of the declared topics to subscribe to, and of ours."""
         for topic in self._topics:
             topic.look()
-        self._rival = next((r for t in self._own if (r := self._rival_on(t))), '')
+        rivals = [(name, t) for t in self._own for name in self._others_on(t)]
+        named = [(name, t) for name, t in rivals if name != UNKNOWN]
+        self._nameless = self._nameless + 1 if rivals and not named else 0
+        found = rivals if self._nameless > PATIENCE else named
+        self._rival = f'{found[0][0]}, which publishes on {found[0][1]}' if found else ''
 
-    def _rival_on(self, topic: str) -> str:
+    def _others_on(self, topic: str) -> list[str]:
         own = (self._node.get_namespace(), self._node.get_name())
         guard = (self._node.get_namespace(), GUARD)
-        for info in self._node.get_publishers_info_by_topic(topic):
-            if (info.node_namespace, info.node_name) not in (own, guard):
-                return f'{info.node_name}, which publishes on {topic}'
-        return ''
+        return [
+            info.node_name
+            for info in self._node.get_publishers_info_by_topic(topic)
+            if (info.node_namespace, info.node_name) not in (own, guard)
+        ]
 
     @property
     def reason(self) -> str:

@@ -1,0 +1,16 @@
+"""A graph stays on this machine under Humble and under its successors."""
+
+import pytest
+
+from faster_vla_ros.compat import discovery
+
+
+@pytest.mark.parametrize('distribution', [None, 'jazzy', 'kilted', 'lyrical'])
+def test_newer_distributions_and_wheels_get_the_range(distribution):
+    given = {} if distribution is None else {'ROS_DISTRO': distribution}
+    wanted = {'ROS_AUTOMATIC_DISCOVERY_RANGE': 'LOCALHOST'}
+    assert discovery.local_environment(given) == wanted
+
+
+def test_humble_gets_the_variable_it_knows():
+    assert discovery.local_environment({'ROS_DISTRO': 'humble'}) == {'ROS_LOCALHOST_ONLY': '1'}
