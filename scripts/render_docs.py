@@ -33,9 +33,9 @@ ABOUT = {
     'config/fastdds_shm.xml': 'shared-memory segment large enough for images',
     'config/robots/r1_lite.yaml': 'topics and limits of the R1 Lite for both nodes',
     'config/study/': 'comparison of action tokenizers',
-    'config/train/': 'recipe of the shipped checkpoint',
+    'config/train/': "recipes: the shipped checkpoint's, and the paper's settings",
     'constraints.txt': 'every version that `make setup` installs',
-    'docs/': 'architecture, ROS interface, training',
+    'docs/': 'architecture, ROS interface, execution, training',
     'faster_core/assets/': 'shipped checkpoint and tokenizers, mean trajectories of the baseline',
     'faster_core/sim/models/': 'MJCF of the R1 Lite and its arm',
     'faster_vla_msgs/': 'messages, service and action; a package of its own (colcon and pip)',
@@ -121,6 +121,23 @@ def _shown(default: Any) -> str:
     if default is None or default == '':
         return '–'
     return f'`{str(default).lower() if isinstance(default, bool) else default}`'
+
+
+def overfit_table() -> str:
+    """Return how well every backbone family learnt 64 chunks by heart."""
+    report = json.loads((ROOT / 'docs' / 'results' / 'overfit.json').read_text(encoding='utf-8'))
+    rows = [
+        f'| {name} | {r["accuracy"]:.2%} | {r["steps"]} | {r["seconds"]:.0f} |'
+        for name, r in report['families'].items()
+    ]
+    head = ['| family | codes right | steps | seconds |', '|---|---|---|---|']
+    return '\n'.join([*head, *rows, '', f'{_machine(report["machine"])}.'])
+
+
+def _guard_parameters() -> str:
+    from faster_vla_ros.guard import PARAMETERS
+
+    return parameter_table(PARAMETERS)
 
 
 def _policy_parameters() -> str:
@@ -403,6 +420,12 @@ PARTS: dict[str, dict[str, Callable[[], str]]] = {
     },
     'docs/remote.md': {
         'overhead': remote_table,
+    },
+    'docs/training.md': {
+        'overfit': overfit_table,
+    },
+    'docs/execution.md': {
+        'guard parameters': _guard_parameters,
     },
     'docs/ros.md': {
         'policy_node parameters': _policy_parameters,

@@ -7,9 +7,10 @@ import pytest
 
 pytest.importorskip('rclpy')
 pytest.importorskip('faster_vla_msgs')
-Path = pytest.importorskip('nav_msgs.msg').Path
+pytest.importorskip('nav_msgs')
 
 from dispatcher_rig import EMBODIMENT, make_values, Rig
+from nav_msgs.msg import Path
 
 from faster_core.execution.plan import Plan, step_columns
 from faster_vla_ros.planned_path import PlannedPath

@@ -2,23 +2,28 @@
 
 import numpy as np
 import pytest
+from pretrained_parts import pretrained_parts
 from tiny_checkpoint import INSTRUCTIONS, MODEL, r1_lite
 from tiny_model import encoded, observation, tiny_model
+from tiny_vlms import make_vlm
 import torch
 import yaml
 
 from faster_core import paths
 from faster_core.config import from_mapping
+from faster_core.embodiment import Embodiment
 from faster_core.errors import ConfigError
 from faster_core.policy.backbones import build_backbone
 from faster_core.policy.checkpoint import build_model
 from faster_core.policy.config import PolicyConfig
 from faster_core.policy.inputs import state_input
+from faster_core.policy.stages import check_patterns
 from faster_core.policy.text import TextEncoder
 from faster_core.policy.train import PolicyTrainConfig
 from faster_core.tokenizer import FasterVQ
 from faster_core.tokenizer.config import FasterVQConfig
 from faster_core.tokenizer.normalizer import ActionNormalizer
+from faster_core.tokenizer.presets import PRESETS
 
 
 def _first_logits(model, pixels, ids, valid, state):
@@ -292,3 +297,22 @@ def test_the_shipped_recipe_knows_every_instruction_and_paraphrases_fit():
     text = TextEncoder.train([*INSTRUCTIONS, *others], recipe['model']['max_text_tokens'])
     for instruction in (*INSTRUCTIONS, *others):
         text.check(instruction)
+
+
+def test_the_papers_recipe_names_parameters_that_are_there_and_has_the_papers_figures(tmp_path):
+    folder = paths.share_dir() / 'config' / 'train'
+    recipe = yaml.safe_load((folder / 'paper_libero.yaml').read_text())
+    train = from_mapping(PolicyTrainConfig, recipe, source='recipe')
+    make_vlm(tmp_path, 'paligemma')
+    model = pretrained_parts(tmp_path).model
+    named = [name for name, _ in model.named_parameters()]
+    first, second = train.plan
+    check_patterns(named, first)
+    check_patterns(named, second)
+    assert (train.total_steps, train.batch_size, train.precision) == (30_000, 32, 'bfloat16')
+    assert first.warmup * first.steps == second.warmup * second.steps == 1000
+    embodiment = Embodiment.load(paths.share_dir() / train.embodiment)
+    tokenizer = PRESETS['single_arm_eef'].config()
+    assert embodiment.action_dim == sum(tokenizer.group_sizes)
+    assert embodiment.action_horizon == tokenizer.horizon
+    assert (tokenizer.num_tokens, train.model['block_size']) == (21, 7)
