@@ -34,7 +34,7 @@ PIP_INSTALL := $(PIP) install -qq -c constraints.txt --build-constraint constrai
 # The wheels' start-up code must run anew in this environment, whatever the caller's had done.
 unexport _ROS_WHEELS_BOOTSTRAP_COMPLETE
 
-.PHONY: help setup demo test test-slow lint format train-demo eval bench data clean
+.PHONY: help setup demo test test-slow lint format train-demo eval bench data matrix reliability clean
 
 help:
 	@echo 'make setup       system packages (as root), .venv, torch, ROS 2 wheels, message package'
@@ -42,6 +42,8 @@ help:
 	@echo 'make test        fast tests            make test-slow   the slow ones'
 	@echo 'make lint        ruff check and format make format      let ruff repair'
 	@echo 'make train-demo  demonstrations, tokenizer and policy of the shipped checkpoint'
+	@echo 'make matrix      tests on every Python found, and with Kilted and Jazzy (docs/matrix.md)'
+	@echo 'make reliability the measurements of docs/reliability.md, hours on a machine of their own'
 	@echo 'make eval        closed loop without ROS: EPISODES per instruction from SEED'
 	@echo 'make bench       latency of the policy alone'
 	@echo 'make data        motions of Meta-World and gym-aloha, for tokenizers'
@@ -61,7 +63,7 @@ $(TORCH_STAMP): | $(STAMPS)/venv
 	@rm -f $(STAMPS)/torch-* && touch $@
 
 $(DEPS_STAMP): | $(TORCH_STAMP)
-	$(PIP_INSTALL) -e '.[sim,train,lora,data,openvino,remote,ros,test]'
+	$(PIP_INSTALL) -e '.[sim,train,lora,data,jerk,openvino,remote,ros,test]'
 	$(PIP_INSTALL) --no-deps metaworld   # it asks for one old MuJoCo and runs on ours
 	@rm -f $(STAMPS)/deps-* && touch $@
 
@@ -94,6 +96,22 @@ test: $(READY)
 
 test-slow: $(READY)
 	@$(BIN)/python -m pytest -m 'slow or bench' --timeout 1800 -o faulthandler_timeout=3600 $(ARGS)
+
+# ARGS: cells, e.g. 3.11-jazzy; --prepare only makes environments. Tests the last commit.
+matrix:
+	@scripts/system_packages.sh '$(PYTHON)'
+	@'$(PYTHON)' scripts/matrix $(ARGS)
+
+# Hours; the figures are worth something only if nothing else runs. Then scripts/render_docs.py.
+RELIABILITY := docs/results/reliability
+reliability: $(READY)
+	$(BIN)/python -m scripts.reliability.fuzz --json $(RELIABILITY)/fuzz.json > /dev/null
+	$(BIN)/python -m scripts.reliability.fuzz_dds --json $(RELIABILITY)/fuzz_dds.json > /dev/null
+	$(BIN)/python -m scripts.reliability.failures --json $(RELIABILITY)/failures.json > /dev/null
+	$(BIN)/python -m scripts.reliability.overhead --json $(RELIABILITY)/overhead.json > /dev/null
+	$(BIN)/python -m scripts.reliability.jitter --json $(RELIABILITY)/jitter.json > /dev/null
+	$(BIN)/python -m scripts.reliability.soak --json $(RELIABILITY)/soak.json > /dev/null
+	$(BIN)/python scripts/render_docs.py
 
 lint: $(READY)
 	$(BIN)/ruff check .

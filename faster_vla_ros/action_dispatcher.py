@@ -81,7 +81,6 @@ class ActionDispatcher(Node):
         outputs = {} if dry else self.config.outputs
         self._wire = Wire(self, self.embodiment, outputs, self._on_goal_failure)
         self.dispatcher = Dispatcher(self.embodiment, rules, self._wire.trajectories)
-        LiveLimits(self, self.config.parameters, self.embodiment, self.dispatcher.set_config)
         self._at_enable = None if dry else EnableMessages(self, self.config.values)
         self._board = DispatcherBoard(self, self.embodiment, rules, self.config.frame_id)
         self._path = PlannedPath(self, self.embodiment, self.config.frame_id)
@@ -89,10 +88,13 @@ class ActionDispatcher(Node):
         self._bad_feedback: set[str] = set()
         self._create_interlocks([c.topic for _, c in outputs.values() if c.topic])
         for name, source in self.config.sources.items():
-            self.create_subscription(
-                JointState, source.config.topic, self._feedback_taker(name), qos.STATE
+            qos.subscription(
+                self, JointState, source.config.topic, self._feedback_taker(name), qos.STATE
             )
-        self.create_subscription(ActionChunkMsg, 'action_chunk', self._on_chunk, qos.CHUNK)
+        qos.subscription(self, ActionChunkMsg, 'action_chunk', self._on_chunk, qos.CHUNK)
+        qos.refuse_unused_overrides(self)
+        # Last: endpoints declare parameters of their own.
+        LiveLimits(self, self.config.parameters, self.embodiment, self.dispatcher.set_config)
         self.create_service(SetBool, '~/enable', self._on_enable)
         self.create_service(Trigger, '~/stop', self._on_stop)
         self.create_service(Trigger, '~/reset', self._on_reset)

@@ -23,10 +23,10 @@ class EnableMessages:
         self._told: dict[Any, int] = {}
         self._messages: list[tuple[Any, Any]] = []
         if topic := values['brake.topic']:
-            publisher = node.create_publisher(Bool, topic, qos.COMMAND)
+            publisher = qos.publisher(node, Bool, topic, qos.COMMAND)
             self._messages.append((publisher, Bool(data=False)))
         if topic := values['acceleration_limit.topic']:
-            publisher = node.create_publisher(TwistStamped, topic, qos.COMMAND)
+            publisher = qos.publisher(node, TwistStamped, topic, qos.COMMAND)
             message = TwistStamped()
             message.header.frame_id = 'base_link'
             for (part, axis), value in zip(

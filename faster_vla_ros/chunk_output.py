@@ -6,7 +6,7 @@ import dataclasses
 import time
 
 import numpy as np
-from rclpy.node import Node
+from rclpy.lifecycle import LifecycleNode
 from unique_identifier_msgs.msg import UUID
 
 from faster_core.chunk import ActionChunk
@@ -19,19 +19,24 @@ from faster_vla_ros.inference import Outcome
 
 
 class ChunkOutput:
-    """Publishers of `~/action_chunk` and `~/timing`; callers of several threads hold a lock."""
+    """Publishers of `~/action_chunk` and `~/timing`, silent unless the node is active.
 
-    def __init__(self, node: Node, embodiment: Embodiment) -> None:
+    Callers of several threads hold a lock.
+    """
+
+    def __init__(self, node: LifecycleNode, embodiment: Embodiment) -> None:
         """Create the publishers."""
         self._node, self._embodiment = node, embodiment
-        self._chunks = node.create_publisher(ActionChunkMsg, '~/action_chunk', qos.CHUNK)
-        self._timing = node.create_publisher(InferenceTiming, '~/timing', qos.REPORT)
+        self._chunks = qos.publisher(
+            node, ActionChunkMsg, '~/action_chunk', qos.CHUNK, lifecycle=True
+        )
+        self._timing = qos.publisher(node, InferenceTiming, '~/timing', qos.REPORT, lifecycle=True)
         self.sequence_id = 0
 
     def destroy(self) -> None:
         """Free the publishers."""
-        self._node.destroy_publisher(self._chunks)
-        self._node.destroy_publisher(self._timing)
+        self._node.destroy_lifecycle_publisher(self._chunks)
+        self._node.destroy_lifecycle_publisher(self._timing)
 
     def hold(self, instruction: str) -> float:
         """Tell the dispatcher to drop its plan; returns the stamp (s) of the message."""
@@ -58,7 +63,11 @@ class ChunkOutput:
         goal_id: UUID | None,
         observation_age_ms: float,
     ) -> float:
-        """Publish the chunk of an outcome; returns the milliseconds since its start."""
+        """Publish the chunk of an outcome; returns the milliseconds since its start.
+
+        Every chunk has a number of its own, a coarse one too. The timing is that of the job, and
+        is published with its last chunk.
+        """
         self.sequence_id += 1
         message = chunk_to_message(
             dataclasses.replace(outcome.chunk, sequence_id=self.sequence_id),
@@ -70,7 +79,7 @@ class ChunkOutput:
         message.header.stamp = outcome.job.images[reference_camera].header.stamp
         self._chunks.publish(message)
         total = (time.perf_counter() - outcome.started) * 1e3
-        if self._timing.get_subscription_count():
+        if not outcome.coarse and self._timing.get_subscription_count():
             t = outcome.chunk.timing
             timing = InferenceTiming(
                 sequence_id=self.sequence_id,

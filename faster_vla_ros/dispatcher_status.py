@@ -43,10 +43,10 @@ class DispatcherBoard:
         """Create the publishers."""
         self._node, self._embodiment, self._rules = node, embodiment, rules
         self._frame_id = frame_id
-        self._state = node.create_publisher(DispatcherState, '~/state', qos.LATCHED)
-        self._reports = node.create_publisher(ChunkReportMsg, '~/chunk_report', qos.REPORT)
-        self._planned = node.create_publisher(ActionChunkMsg, '~/planned', qos.CHUNK)
-        self._diagnostics = node.create_publisher(DiagnosticArray, '/diagnostics', qos.REPORT)
+        self._state = qos.publisher(node, DispatcherState, '~/state', qos.LATCHED)
+        self._reports = qos.publisher(node, ChunkReportMsg, '~/chunk_report', qos.REPORT)
+        self._planned = qos.publisher(node, ActionChunkMsg, '~/planned', qos.CHUNK)
+        self._diagnostics = qos.publisher(node, DiagnosticArray, '/diagnostics', qos.REPORT)
         self._snapshot: DispatcherSnapshot | None = None
         self._rejected_before = 0
         self._rejected_in_a_row = 0

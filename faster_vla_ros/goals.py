@@ -1,11 +1,13 @@
-"""The `execute_instruction` action: one goal at a time, motion only when the goal asks for it.
+"""Goals: one at a time, and motion only when the goal asks for it.
 
-A policy does not know that it is done: a goal ends by its time limit (success), by a cancel, by
-another instruction on the topic, or by a failure with one of the action's error codes.
+A policy does not know that it is done: a goal ends by its time limit or by a supervisor's flag
+(success), by a cancel, by another instruction on the topic, or by a failure with one of the
+action's error codes. `~/start_instruction` begins a goal too, without a handle, limit or motion.
 """
 
 from __future__ import annotations
 
+import dataclasses
 import time
 from typing import Any, TYPE_CHECKING
 
@@ -18,16 +20,40 @@ from unique_identifier_msgs.msg import UUID
 
 from faster_vla_msgs.action import ExecuteInstruction
 from faster_vla_ros.conversions import duration_from_seconds, seconds_from_stamp
+from faster_vla_ros.instructions import NOT_ACTIVE
 
 if TYPE_CHECKING:
     from faster_vla_ros.policy_node import PolicyNode
 
 Result = ExecuteInstruction.Result
+SUCCESSES = (Result.NONE, Result.TIME_LIMIT_REACHED)
 ENABLE_TIMEOUT = 3.0
+BUSY = 'a goal is running: cancel it first'
+
+
+@dataclasses.dataclass(kw_only=True)
+class Goal:
+    """A goal that runs.
+
+    Attributes:
+        handle: of the action; None if it came by service.
+        limit: seconds; 0 is none.
+        end: done with (code, text) when it is to end.
+        started, last_chunk: `time.monotonic`.
+        num_before, num_reported: of the node's chunks, at the start and in the newest feedback.
+    """
+
+    handle: ServerGoalHandle | None = None
+    limit: float = 0.0
+    end: Future = dataclasses.field(default_factory=Future)
+    started: float = dataclasses.field(default_factory=time.monotonic)
+    last_chunk: float = dataclasses.field(default_factory=time.monotonic)
+    num_before: int = 0
+    num_reported: int = 0
 
 
 class GoalServer:
-    """Action server of the policy node; everything runs in the executor's thread."""
+    """Runs goals of the action and of the services; all in the executor's thread."""
 
     def __init__(self, node: PolicyNode) -> None:
         """Create the action server and the client of the dispatcher's enable service."""
@@ -47,21 +73,42 @@ class GoalServer:
             callback_group=group,
         )
         # From acceptance until motion is disabled again.
-        self.running = False
-        self._handle: ServerGoalHandle | None = None
-        self._end: Future | None = None
+        self._goal: Goal | None = None
         self._enabling: tuple[Future, float] | None = None
 
     @property
+    def running(self) -> bool:
+        """Whether there is a goal, be it one whose motion is still being disabled."""
+        return self._goal is not None
+
+    @property
     def goal_id(self) -> UUID | None:
-        """Id of the goal that is carried out, if any."""
-        handle, end = self._handle, self._end
-        return None if handle is None or end is None or end.done() else handle.goal_id
+        """Id of the action's goal that is carried out, if any."""
+        goal = self._goal
+        if goal is None or goal.handle is None or goal.end.done():
+            return None
+        return goal.handle.goal_id
 
     def destroy(self) -> None:
         """Free the endpoints; `running` should be False."""
         self._server.destroy()
         self._node.destroy_client(self._enable)
+
+    def start(self, instruction: str) -> str:
+        """Begin a goal without the action; returns why not, empty if it runs."""
+        if self.running:
+            return BUSY
+        if refusal := self._refusal(instruction):
+            return refusal[1]
+        self._node.instructions.clear('a goal starts')
+        if why := self._node.instructions.follow(instruction):
+            return why
+        self._goal = self._new_goal()
+        return ''
+
+    def succeed(self, why: str) -> None:
+        """End the running goal because a supervisor says that it is reached."""
+        self._finish(Result.NONE, why)
 
     def preempt(self, why: str) -> None:
         """End the running goal because somebody else took over."""
@@ -78,67 +125,71 @@ class GoalServer:
         return GoalResponse.ACCEPT
 
     def _on_accepted(self, handle: ServerGoalHandle) -> None:
-        self.running, self._end = True, Future()
+        limit = seconds_from_stamp(handle.request.time_limit)
+        self._goal = self._new_goal(handle=handle, limit=limit)
         handle.execute()
 
+    def _new_goal(self, **fields: Any) -> Goal:
+        count = self._node.outcomes.num_published
+        return Goal(num_before=count, num_reported=count, **fields)
+
     async def _execute(self, handle: ServerGoalHandle) -> Result:
-        node, self._handle = self._node, handle
-        self._started = self._last_chunk = time.monotonic()
-        self._limit = seconds_from_stamp(handle.request.time_limit)
-        self._first = self._reported = node.num_published
+        goal = self._goal
         try:
-            code, text = await self._carry_out(handle.request)
+            code, text = await self._carry_out(goal, handle.request)
         finally:
-            self._handle, self._end, self.running = None, None, False
-        result = Result(error_code=code, error_msg=text)
-        result.num_chunks = node.num_published - self._first
-        result.total_elapsed_time = duration_from_seconds(time.monotonic() - self._started)
+            self._goal = None
+        result = Result(error_code=code, error_msg='' if code in SUCCESSES else text)
+        result.num_chunks = self._node.outcomes.num_published - goal.num_before
+        result.total_elapsed_time = duration_from_seconds(time.monotonic() - goal.started)
         if handle.is_cancel_requested:
             handle.canceled()
-        elif code == Result.TIME_LIMIT_REACHED:
+        elif code in SUCCESSES:
             handle.succeed()
         else:
             handle.abort()
         return result
 
-    async def _carry_out(self, request: ExecuteInstruction.Goal) -> tuple[int, str]:
-        if refusal := self._refusal(request):
+    async def _carry_out(self, goal: Goal, request: ExecuteInstruction.Goal) -> tuple[int, str]:
+        if goal.limit < 0:
+            return Result.UNKNOWN, f'time_limit: expected at least 0 s, found {goal.limit} s'
+        if refusal := self._refusal(request.instruction):
             return refusal
         # A goal starts anew, even with the instruction that is being followed; and nothing is
         # being followed at the moment motion is enabled.
-        self._node.clear_instruction('a goal starts')
+        self._node.instructions.clear('a goal starts')
         if not request.enable_motion:
-            return await self._follow(request.instruction)
+            return await self._follow(goal, request.instruction)
         try:
             if why := await self._set_motion(True):
                 return Result.COMMAND_REJECTED, why
-            return await self._follow(request.instruction)
+            return await self._follow(goal, request.instruction)
         finally:
             # Also when enabling failed: the answer may only have been late.
             if why := await self._set_motion(False):
                 self._node.get_logger().error(f'could not disable motion after the goal: {why}')
 
-    def _refusal(self, request: ExecuteInstruction.Goal) -> tuple[int, str] | None:
+    def _refusal(self, instruction: str) -> tuple[int, str] | None:
         node = self._node
         if not node.active:
-            return Result.NOT_ACTIVE, node.why_not('')
-        if not request.instruction.strip():
+            return Result.NOT_ACTIVE, NOT_ACTIVE
+        if node.instructions.paused:
+            return Result.NOT_ACTIVE, 'the policy node is paused: resume it by ~/pause'
+        if not instruction.strip():
             return Result.EMPTY_INSTRUCTION, 'the instruction is empty'
-        if self._limit < 0:
-            return Result.UNKNOWN, f'time_limit: expected at least 0 s, found {self._limit} s'
-        if why := node.why_not(request.instruction):
+        if why := node.instructions.why_not(instruction):
             return Result.INFERENCE_FAILED if node.status.faulted else Result.UNKNOWN, why
         return None
 
-    async def _follow(self, instruction: str) -> tuple[int, str]:
-        self._last_chunk = time.monotonic()
-        if not self._end.done() and (why := self._node.set_instruction(instruction)):
+    async def _follow(self, goal: Goal, instruction: str) -> tuple[int, str]:
+        goal.last_chunk = time.monotonic()
+        if not goal.end.done() and (why := self._node.instructions.follow(instruction)):
             return Result.UNKNOWN, why
-        return await self._end
+        return await goal.end
 
     async def _set_motion(self, on: bool) -> str:
         """Ask the dispatcher; returns why motion is not as wanted, empty if it is."""
-        service = self._node.config['enable_service']
+        service = self._node.resolve_service_name(self._node.config['enable_service'])
         if not self._enable.service_is_ready():
             return f'no service {service}: is the dispatcher running?'
         answer = self._enable.call_async(SetBool.Request(data=on))
@@ -153,41 +204,50 @@ class GoalServer:
         """Publish feedback and end the goal when its time has come; called ten times a second."""
         if self._enabling is not None and time.monotonic() > self._enabling[1]:
             self._enabling[0].set_result(None)
-        if self._handle is None or self._end.done():
+        goal = self._goal
+        if goal is None or goal.end.done():
             return
         node, now = self._node, time.monotonic()
-        if node.num_published > self._reported:
-            self._reported, self._last_chunk = node.num_published, now
-            self._publish_feedback(now - self._started)
+        if node.outcomes.num_published > goal.num_reported:
+            goal.num_reported, goal.last_chunk = node.outcomes.num_published, now
+            self._publish_feedback(goal, now - goal.started)
+        if node.instructions.paused or self._enabling is not None:
+            goal.last_chunk = now  # no chunk is expected
         timeout = node.config['observation_timeout']
-        if self._handle.is_cancel_requested:
+        if goal.handle is not None and goal.handle.is_cancel_requested:
             self._finish(Result.PREEMPTED, 'cancelled')
-        elif self._limit > 0 and now - self._started >= self._limit:
-            self._finish(Result.TIME_LIMIT_REACHED, '')
-        elif node.failures_in_a_row >= node.config['max_decode_failures']:
-            self._finish(Result.DECODE_FAILED, node.last_outcome_error)
+        elif goal.limit > 0 and now - goal.started >= goal.limit:
+            self._finish(Result.TIME_LIMIT_REACHED, 'the time of the goal is over')
+        elif node.outcomes.failures_in_a_row >= node.config['max_decode_failures']:
+            self._finish(Result.DECODE_FAILED, node.outcomes.last_error)
         elif node.status.faulted:
             self._finish(Result.INFERENCE_FAILED, node.status.message)
-        elif self._enabling is None and now - self._last_chunk > timeout:
+        elif now - goal.last_chunk > timeout:
             why = f'no chunk for {timeout} s; {node.status.message}'
             self._finish(Result.OBSERVATION_TIMEOUT, why)
 
-    def _publish_feedback(self, elapsed: float) -> None:
-        node = self._node
+    def _publish_feedback(self, goal: Goal, elapsed: float) -> None:
+        if goal.handle is None:
+            return
+        outcomes = self._node.outcomes
         feedback = ExecuteInstruction.Feedback(
-            sequence_id=node.chunks.sequence_id,
+            sequence_id=self._node.chunks.sequence_id,
             elapsed_time=duration_from_seconds(elapsed),
-            observation_age_ms=node.observation_age_ms,
-            inference_ms=node.durations[-1],
+            observation_age_ms=outcomes.observation_age_ms,
+            inference_ms=outcomes.durations[-1] if outcomes.durations else 0.0,
         )
-        if self._limit > 0:
-            feedback.remaining = duration_from_seconds(max(0.0, self._limit - elapsed))
-        self._handle.publish_feedback(feedback)
+        if goal.limit > 0:
+            feedback.remaining = duration_from_seconds(max(0.0, goal.limit - elapsed))
+        goal.handle.publish_feedback(feedback)
 
     def _finish(self, code: int, text: str) -> None:
         """End the goal; what it had the policy do ends with it."""
-        if self._end is None or self._end.done():
+        goal = self._goal
+        if goal is None or goal.end.done():
             return
-        self._end.set_result((code, text))
+        goal.end.set_result((code, text))
         if self._node.active:
-            self._node.clear_instruction(text or 'the time of the goal is over')
+            self._node.instructions.clear(text)
+        if goal.handle is None:
+            self._goal = None
+            self._node.get_logger().info(f'the goal has ended: {text}')

@@ -92,8 +92,8 @@ class _Watch:
         self._heard = 0.0
         self._since: float | None = None  # when zeros began
         # Our own zeros must not pass for a command; reliable satisfies every subscriber.
-        self._publisher = node.create_publisher(kind.message, topic, qos.COMMAND)
-        node.create_subscription(kind.message, topic, self._take, qos.STATE)
+        self._publisher = qos.publisher(node, kind.message, topic, qos.COMMAND)
+        qos.subscription(node, kind.message, topic, self._take, qos.STATE)
 
     def _take(self, message: Any) -> None:
         if self._since is not None and not self._kind.moves(message):
@@ -136,7 +136,6 @@ class Guard(Node):
         """
         super().__init__('guard', automatically_declare_parameters_from_overrides=True, **kwargs)
         values = parameters.read(self, PARAMETERS)
-        parameters.refuse_changes(self)
         topics, types = values['topics'], values['types']
         types = types or ('twist_stamped',) * len(topics)
         if not topics or len(types) != len(topics):
@@ -148,6 +147,8 @@ class Guard(Node):
         self._watches = [
             _Watch(self, topic, KINDS[kind]) for topic, kind in zip(topics, types, strict=True)
         ]
+        qos.refuse_unused_overrides(self)
+        parameters.refuse_changes(self)
         look = functools.partial(self._look, values['timeout'], values['duration'])
         # Steady: simulated time that stands still is no reason to sleep.
         steady = Clock(clock_type=ClockType.STEADY_TIME)

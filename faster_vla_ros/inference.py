@@ -22,12 +22,15 @@ class PolicyLike(Protocol):
     """What the node needs of `faster_core.policy.Policy`.
 
     A policy with `takes_jpeg` gets JPEG files (bytes) undecoded, one with `close` is closed.
+    `on_chunk` is given only where coarse chunks are wanted.
     """
 
     embodiment: Embodiment
 
-    def predict(self, observation: Observation) -> ActionChunk:
-        """Return a chunk."""
+    def predict(
+        self, observation: Observation, *, on_chunk: Callable[[ActionChunk], None] | None = None
+    ) -> ActionChunk:
+        """Return a chunk; coarser ones of the same observation are passed on before it."""
 
     def check_instruction(self, text: str) -> None:
         """Refuse what the policy does not understand (InstructionError)."""
@@ -62,6 +65,7 @@ class Outcome:
     Attributes:
         started: `time.perf_counter` when preprocessing began.
         preprocess_ms: decoding of the images, to be added to the policy's own.
+        coarse: the chunk is a first, coarser one; the job goes on.
         fatal: the thread has ended.
     """
 
@@ -70,6 +74,7 @@ class Outcome:
     preprocess_ms: float = 0.0
     chunk: ActionChunk | None = None
     error: Exception | None = None
+    coarse: bool = False
     fatal: bool = False
     text: str = ''
 
@@ -84,10 +89,19 @@ class InferenceThread:
         started: Callable[[Job], None],
         done: Callable[[Outcome], None],
         min_period: float = 0.0,
+        coarse: bool = False,
     ) -> None:
-        """Start the thread; it waits for `offer`."""
+        """Start the thread; it waits for `offer`.
+
+        Args:
+            policy: what runs.
+            started: called with every job when its inference begins.
+            done: called with every outcome.
+            min_period: seconds from one beginning to the next, at least; may be changed.
+            coarse: also report the first coarser chunk of every job, if the policy has any.
+        """
         self._policy, self._started, self._done = policy, started, done
-        self._min_period = min_period
+        self.min_period, self._coarse = min_period, coarse
         self._condition = threading.Condition()
         self._job: Job | None = None
         self._stopping = self._reset_wanted = False
@@ -141,7 +155,7 @@ class InferenceThread:
             if outcome.fatal:
                 return
             with self._condition:
-                left = self._min_period - (time.perf_counter() - start)
+                left = self.min_period - (time.perf_counter() - start)
                 self._condition.wait_for(lambda: self._stopping, timeout=max(0.0, left))
 
     def _take(self) -> Job | None:
@@ -167,18 +181,28 @@ class InferenceThread:
             observation = Observation(
                 images=images, state=job.state, instruction=job.instruction, stamp=job.stamp
             )
-            chunk = self._policy.predict(observation)
-            self._check(chunk)
+            chunk = self._predict(observation, job, start, decoded)
         except FasterVlaError as e:
             return Outcome(job=job, started=start, error=e, text=str(e))
         return Outcome(job=job, started=start, chunk=chunk, preprocess_ms=decoded)
 
-    def _reset_policy(self) -> None:
-        try:
-            self._policy.reset()
-        except FasterVlaError:  # a server that is gone may come back
-            self.reset()
-            raise
+    def _predict(
+        self, observation: Observation, job: Job, start: float, decoded: float
+    ) -> ActionChunk:
+        if not self._coarse:
+            return self._checked(self._policy.predict(observation))
+        reported = False
+
+        def on_chunk(chunk: ActionChunk) -> None:
+            nonlocal reported
+            if reported:  # one replacement of the plan on the way is enough
+                return
+            reported, chunk = True, self._checked(chunk)
+            self._report(
+                Outcome(job=job, started=start, chunk=chunk, preprocess_ms=decoded, coarse=True)
+            )
+
+        return self._checked(self._policy.predict(observation, on_chunk=on_chunk))
 
     def _image(self, camera: str, message: Any) -> np.ndarray | bytes:
         """Decode an image, unless the policy is elsewhere and takes the JPEG file as it is."""
@@ -186,7 +210,7 @@ class InferenceThread:
         jpeg = jpeg_file(message) if takes_jpeg else None
         return to_rgb(camera, message) if jpeg is None else jpeg
 
-    def _check(self, chunk: ActionChunk) -> None:
+    def _checked(self, chunk: ActionChunk) -> ActionChunk:
         """Refuse what must not reach the wire (DecodeError)."""
         shape, width = np.shape(chunk.values), self._policy.embodiment.action_dim
         if len(shape) != 2 or not shape[0] or shape[1] != width:
@@ -195,3 +219,4 @@ class InferenceThread:
             values = np.asarray(chunk.values, dtype=np.float32)  # what is sent
         if not np.isfinite(values).all():
             raise DecodeError('the policy returned values that are not finite')
+        return chunk

@@ -1,9 +1,8 @@
-"""The simulated R1 Lite as a ROS node: exactly the vendor's topics, plus what evaluation needs.
+"""A simulated robot as a ROS node: its parts under the topics of a dialect, its cameras, physics.
 
-Commands and feedback are those of `interfaces.md` 11.3 (HDAS and motion_target topics, joints by
-index, grippers in 0..100); the robot is moved through topics only. Evaluation talks to
-`~/reset_episode`, `~/task_success`, `~/world_state` and `~/real_time_factor`; policy and
-dispatcher use none of them.
+Robots are those of `faster_core/sim/robot.py`, dialects those of `faster_vla_ros/dialects`; the
+robot is moved through topics only. Evaluation talks to `~/reset_episode`, `~/task_success`,
+`~/world_state` and `~/real_time_factor`; policy and dispatcher use none of them.
 
 Threads: the executor takes commands and services, one thread runs physics and publishes feedback,
 one renders. Physics and commands share the simulator under a lock held for one slice at most.
@@ -17,85 +16,82 @@ import signal
 import sys
 import threading
 import time
+from typing import Any
 
-from geometry_msgs.msg import Transform, TwistStamped
-import numpy as np
+from geometry_msgs.msg import Transform
 import rclpy
 from rclpy.executors import ExternalShutdownException, SingleThreadedExecutor
 from rclpy.logging import get_logger
 from rclpy.node import Node
-from rclpy.qos import DurabilityPolicy, QoSProfile, ReliabilityPolicy
+from rclpy.qos import DurabilityPolicy, QoSProfile
 from rclpy.signals import SignalHandlerOptions
 from rosgraph_msgs.msg import Clock
-from sensor_msgs.msg import CompressedImage, JointState, MultiDOFJointState
+from sensor_msgs.msg import MultiDOFJointState
 from std_msgs.msg import Bool, Float32
 
 from faster_core.errors import ConfigError, FasterVlaError
-from faster_core.sim import R1LiteSim
 from faster_core.sim.realtime import RealTimeConfig, RealTimeRobot
+from faster_core.sim.robot import make_robot, ROBOTS
 from faster_vla_msgs.srv import ResetEpisode
 from faster_vla_ros import parameters
+from faster_vla_ros.dialects.dialect import Dialect
+from faster_vla_ros.dialects.isaac import IsaacDialect
+from faster_vla_ros.dialects.ros2_control import Ros2ControlDialect
+from faster_vla_ros.dialects.vendor import VendorDialect
 from faster_vla_ros.parameters import Spec
 from faster_vla_ros.robot_cameras import CameraThread
 
-CAMERA_TOPICS = {
-    'head': '/hdas/camera_head/left_raw/image_raw_color/compressed',
-    'wrist_left': '/hdas/camera_wrist_left/color/image_raw/compressed',
-    'wrist_right': '/hdas/camera_wrist_right/color/image_raw/compressed',
+DIALECTS: dict[str, type[Dialect]] = {
+    'vendor': VendorDialect,
+    'ros2_control': Ros2ControlDialect,
+    'isaac': IsaacDialect,
 }
-FEEDBACK_TOPICS = {
-    'left_arm': '/hdas/feedback_arm_left',
-    'left_gripper': '/hdas/feedback_gripper_left',
-    'right_arm': '/hdas/feedback_arm_right',
-    'right_gripper': '/hdas/feedback_gripper_right',
-    'torso': '/hdas/feedback_torso',
-    'base': '/hdas/feedback_chassis',
-}
-JOINT_COMMAND_TOPICS = {
-    'left_arm': '/motion_target/target_joint_state_arm_left',
-    'left_gripper': '/motion_target/target_position_gripper_left',
-    'right_arm': '/motion_target/target_joint_state_arm_right',
-    'right_gripper': '/motion_target/target_position_gripper_right',
-}
-SPEED_COMMAND_TOPICS = {
-    'torso': '/motion_target/target_speed_torso',
-    'base': '/motion_target/target_speed_chassis',
-}
-BRAKE_TOPIC = '/motion_target/brake_mode'
-# Axes of a twist the vendor reads, in the embodiment's order.
-SPEED_AXES = {
-    'torso': (('linear', 'x'), ('linear', 'z'), ('angular', 'y'), ('angular', 'z')),
-    'base': (('linear', 'x'), ('linear', 'y'), ('angular', 'z')),
-}
-# Vendor unit of gripper topics: 0..100, documented as millimetres of stroke.
-GRIPPER_PER_METRE = 1000.0
-# The chassis reports six velocities of which three are valid.
-CHASSIS_VALUES = 6
-
-SENSOR_QOS = QoSProfile(depth=5, reliability=ReliabilityPolicy.BEST_EFFORT)
-COMMAND_QOS = QoSProfile(depth=1, reliability=ReliabilityPolicy.BEST_EFFORT)
 STATUS_QOS = QoSProfile(depth=1, durability=DurabilityPolicy.TRANSIENT_LOCAL)
 
 _SIZE = 'width, height in pixels'
+# What decides which other parameters there are.
+CHOICES = {
+    'robot': Spec(type=str, default='r1_lite', one_of=tuple(ROBOTS), help='which robot'),
+    'arm_model': Spec(
+        type=str, default='fr3', one_of=('fr3', 'ur5e'), help='of the single arm: fr3 or ur5e'
+    ),
+    'dialect': Spec(
+        type=str,
+        default='',
+        one_of=('', *DIALECTS),
+        help='topics; empty: vendor for r1_lite, ros2_control for the others',
+    ),
+}
 PARAMETERS = {
     'seed': Spec(type=int, default=0, at_least=0, help='scene at the start'),
     'task': Spec(type=str, default='', help='task at the start; empty: chosen by the seed'),
     'camera_rate': Spec(type=float, default=15.0, at_least=1.0, help='Hz'),
     'feedback_divider': Spec(
-        type=int, default=1, at_least=1, help='feedback every n-th physics slice of 10 ms'
+        type=int,
+        default=1,
+        at_least=1,
+        help='feedback every n-th slice of 10 ms (vendor) or 5 ms (the other dialects)',
     ),
-    'jpeg_quality': Spec(type=int, default=90, at_least=1, help='1..100'),
-    'head_size': Spec(type=tuple, default=(96, 96), help=f'{_SIZE}; the vendor: 1280 x 720'),
-    'wrist_size': Spec(type=tuple, default=(96, 96), help=_SIZE),
     'publish_clock': Spec(
         type=bool, default=False, help='publish /clock; stamps are then simulated time'
     ),
+}
+# Of the R1 Lite, and of the vendor's topics.
+R1_LITE_PARAMETERS = {
+    'head_size': Spec(type=tuple, default=(96, 96), help=f'{_SIZE}; the vendor: 1280 x 720'),
+    'wrist_size': Spec(type=tuple, default=(96, 96), help=_SIZE),
+}
+VENDOR_PARAMETERS = {
+    'jpeg_quality': Spec(type=int, default=90, at_least=1, help='1..100'),
     'base_timeout': Spec(
         type=float, default=0.0, at_least=0.0, help='s; 0: the chassis keeps its last target'
     ),
     'torso_timeout': Spec(
         type=float, default=0.5, at_least=0.0, help='s until a torso speed is forgotten; 0: never'
     ),
+}
+OTHER_ROBOTS_PARAMETERS = {
+    'image_size': Spec(type=tuple, default=(320, 240), help=f'{_SIZE}, of every camera'),
 }
 
 
@@ -115,9 +111,13 @@ class MujocoRobot(Node):
         super().__init__(
             'mujoco_robot', automatically_declare_parameters_from_overrides=True, **kwargs
         )
-        values = parameters.read(self, PARAMETERS)
+        choice = _choose(parameters.overrides(self))
+        build = functools.partial(make_robot, choice['robot'], arm_model=choice['arm_model'])
+        sim = build()
+        kind = DIALECTS[choice['dialect']]
+        values = parameters.read(self, _table(choice, kind, sim))
         parameters.refuse_changes(self)
-        head, wrist = (_size(name, values[name]) for name in ('head_size', 'wrist_size'))
+        self._sizes = {c: _size_of(c, values) for c in sim.cameras}
         self._publish_clock = values['publish_clock']
         self._camera_period = 1.0 / values['camera_rate']
         self._feedback_divider = values['feedback_divider']
@@ -125,23 +125,20 @@ class MujocoRobot(Node):
         self._stopping = threading.Event()
         self.failure: Exception | None = None
         self._physics = threading.Thread(target=self._run_physics, name='physics', daemon=True)
-        sim = R1LiteSim()
         try:
             sim.reset(values['seed'], values['task'] or None)
         except KeyError as e:
             raise ConfigError(f'task: {e.args[0]}') from e
-        config = RealTimeConfig(
-            base_timeout=values['base_timeout'], torso_timeout=values['torso_timeout']
-        )
-        self.robot = RealTimeRobot(sim, time.monotonic(), config)
+        self.robot = RealTimeRobot(sim, time.monotonic(), _real_time(kind, values))
         self._success: bool | None = None
         self._create_publishers()
-        self._create_subscriptions()
+        self.dialect = kind(self, self.robot, self._lock, self._seconds, values)
+        self.robot.before_slice = self._before_slice
         self.create_service(ResetEpisode, '~/reset_episode', self._on_reset)
-        self._warned: set[tuple[str, int, bool]] = set()
-        sizes = {camera: head if camera == 'head' else wrist for camera in CAMERA_TOPICS}
-        quality = min(values['jpeg_quality'], 100)
-        self.cameras = CameraThread(sizes, quality, self._publish_image, self._fail)
+        quality = min(values['jpeg_quality'], 100) if kind.jpeg else None
+        self.cameras = CameraThread(
+            self._sizes, quality, self._publish_image, self._fail, make_sim=build
+        )
 
     def start(self, timeout: float = 60.0) -> None:
         """Start physics once the renderers exist.
@@ -157,7 +154,7 @@ class MujocoRobot(Node):
             self.robot.restart(time.monotonic())
         self._physics.start()
         sim = self.robot.sim
-        self.get_logger().info(f'ready: seed {sim.seed}, task {sim.task.name}')
+        self.get_logger().info(f'ready: seed {sim.seed}, task {sim.task_name or "none"}')
 
     def close(self) -> None:
         """End the threads; publishes nothing afterwards."""
@@ -168,58 +165,11 @@ class MujocoRobot(Node):
 
     def _create_publishers(self) -> None:
         create = self.create_publisher
-        self._image_publishers = {
-            c: create(CompressedImage, topic, SENSOR_QOS) for c, topic in CAMERA_TOPICS.items()
-        }
-        self._feedback_publishers = {
-            c: create(JointState, topic, SENSOR_QOS) for c, topic in FEEDBACK_TOPICS.items()
-        }
-        self._feedback_names = {
-            c.name: [f'joint{i}' for i in range(1, c.size + 1)]
-            for c in self.robot.sim.embodiment.state
-        } | {'base': [f'joint{i}' for i in range(1, CHASSIS_VALUES + 1)]}
         self._success_publisher = create(Bool, '~/task_success', STATUS_QOS)
         self._world_publisher = create(MultiDOFJointState, '~/world_state', 1)
         self._factor_publisher = create(Float32, '~/real_time_factor', 1)
         if self._publish_clock:
             self._clock_publisher = create(Clock, '/clock', 1)
-
-    def _create_subscriptions(self) -> None:
-        for component, topic in JOINT_COMMAND_TOPICS.items():
-            callback = functools.partial(self._on_joints, component)
-            self.create_subscription(JointState, topic, callback, COMMAND_QOS)
-        for component, topic in SPEED_COMMAND_TOPICS.items():
-            callback = functools.partial(self._on_speed, component)
-            self.create_subscription(TwistStamped, topic, callback, COMMAND_QOS)
-        self.create_subscription(Bool, BRAKE_TOPIC, self._on_brake, COMMAND_QOS)
-
-    # --- commands (executor thread) -------------------------------------------------------------
-
-    def _on_joints(self, component: str, msg: JointState) -> None:
-        values = np.asarray(msg.position, dtype=float)
-        if component.endswith('_gripper'):
-            values = values / GRIPPER_PER_METRE
-        self._command(component, values)
-
-    def _on_speed(self, component: str, msg: TwistStamped) -> None:
-        axes = SPEED_AXES[component]
-        values = [getattr(getattr(msg.twist, part), axis) for part, axis in axes]
-        self._command(component, np.array(values))
-
-    def _command(self, component: str, values: np.ndarray) -> None:
-        try:
-            with self._lock:
-                self.robot.command(component, values, time.monotonic())
-        except ValueError as e:
-            # Once per kind of mistake: it comes again with every command.
-            kind = (component, values.size, bool(np.isfinite(values).all()))
-            if kind not in self._warned and len(self._warned) < 100:
-                self._warned.add(kind)
-                self.get_logger().warning(f'command ignored: {e}')
-
-    def _on_brake(self, msg: Bool) -> None:
-        with self._lock:
-            self.robot.brake(msg.data)
 
     def _on_reset(
         self, request: ResetEpisode.Request, response: ResetEpisode.Response
@@ -227,6 +177,7 @@ class MujocoRobot(Node):
         try:
             with self._lock:
                 self.robot.reset(int(request.seed), request.task or None)
+                self.dialect.reset()
                 self._set_success(False)
                 response.instruction = self.robot.sim.instruction
         except KeyError as e:
@@ -257,6 +208,11 @@ class MujocoRobot(Node):
         except Exception as e:  # the executor must end too: no robot without physics
             self._fail(e)
 
+    def _before_slice(self, due: float) -> None:
+        """Let the dialect command what is due at the time this slice was due (steady clock)."""
+        late = 0.0 if self._publish_clock else time.monotonic() - due
+        self.dialect.before_slice(self._seconds() - late)
+
     def _publish_slice(self, next_image: float) -> float:
         """Publish what is due after a slice; returns when (simulated) the next image is due."""
         robot, sim = self.robot, self.robot.sim
@@ -264,8 +220,7 @@ class MujocoRobot(Node):
         if self._publish_clock:
             self._clock_publisher.publish(Clock(clock=stamp))
         if robot.num_slices % self._feedback_divider == 0:
-            for component in self._feedback_publishers:
-                self._publish_feedback(component, stamp)
+            self.dialect.publish_feedback(stamp)
         self._set_success(sim.succeeded())
         if robot.elapsed + 1e-9 >= next_image:
             self.cameras.show(sim.pose(), stamp)
@@ -279,19 +234,11 @@ class MujocoRobot(Node):
             return rclpy.time.Time(nanoseconds=round(self.robot.elapsed * 1e9)).to_msg()
         return self.get_clock().now().to_msg()
 
-    def _publish_feedback(self, component: str, stamp) -> None:
-        position, velocity = self.robot.sim.feedback(component)
-        if component.endswith('_gripper'):
-            position, velocity = position * GRIPPER_PER_METRE, velocity * GRIPPER_PER_METRE
-        msg = JointState(name=self._feedback_names[component])
-        msg.header.stamp = stamp
-        if component == 'base':
-            # Odometry is not part of the vendor's feedback: velocities only.
-            velocity = np.concatenate([velocity, np.zeros(CHASSIS_VALUES - len(velocity))])
-        else:
-            msg.position = position.tolist()
-        msg.velocity = velocity.tolist()
-        self._feedback_publishers[component].publish(msg)
+    def _seconds(self) -> float:
+        """Time of stamps and controllers."""
+        if self._publish_clock:
+            return self.robot.elapsed
+        return self.get_clock().now().nanoseconds / 1e9
 
     def _set_success(self, success: bool) -> None:
         if success != self._success:
@@ -312,12 +259,9 @@ class MujocoRobot(Node):
 
     # --- camera thread --------------------------------------------------------------------------
 
-    def _publish_image(self, camera: str, stamp, jpeg: bytes) -> None:
-        msg = CompressedImage(format='rgb8; jpeg compressed bgr8')
-        msg.header.stamp, msg.header.frame_id = stamp, f'{camera}_optical_frame'
-        msg.data.frombytes(jpeg)
+    def _publish_image(self, camera: str, stamp: Any, picture: Any) -> None:
         if not self._stopping.is_set():
-            self._image_publishers[camera].publish(msg)
+            self.dialect.publish_image(camera, stamp, picture)
 
     def _fail(self, error: Exception) -> None:
         self.failure = error
@@ -326,7 +270,42 @@ class MujocoRobot(Node):
             self.get_logger().fatal(f'{type(error).__name__}: {error}')
 
 
-def _size(name: str, value: tuple) -> tuple[int, int]:
+def _choose(given: dict[str, Any]) -> dict[str, str]:
+    """Return robot, arm and dialect; ConfigError where they do not go together."""
+    choice = {n: spec.check(n, given.get(n, spec.default)) for n, spec in CHOICES.items()}
+    is_r1 = choice['robot'] == 'r1_lite'
+    choice['dialect'] = choice['dialect'] or ('vendor' if is_r1 else 'ros2_control')
+    if choice['dialect'] == 'vendor' and not is_r1:
+        raise ConfigError(
+            f"dialect: vendor is the R1 Lite's, found robot {choice['robot']}; "
+            'expected ros2_control or isaac'
+        )
+    return choice
+
+
+def _table(choice: dict[str, str], kind: type[Dialect], sim: Any) -> dict[str, Spec]:
+    table = CHOICES | PARAMETERS
+    table |= R1_LITE_PARAMETERS if choice['robot'] == 'r1_lite' else OTHER_ROBOTS_PARAMETERS
+    if kind is VendorDialect:
+        table |= VENDOR_PARAMETERS
+    return table | kind.parameters(sim, choice)
+
+
+def _real_time(kind: type[Dialect], values: dict[str, Any]) -> RealTimeConfig:
+    if kind is not VendorDialect:
+        return RealTimeConfig(slice=kind.slice, torso_timeout=0.0)
+    return RealTimeConfig(
+        slice=kind.slice,
+        base_timeout=values['base_timeout'],
+        torso_timeout=values['torso_timeout'],
+    )
+
+
+def _size_of(camera: str, values: dict[str, Any]) -> tuple[int, int]:
+    name = 'image_size'
+    if name not in values:
+        name = 'head_size' if camera == 'head' else 'wrist_size'
+    value = values[name]
     if len(value) != 2 or not all(isinstance(v, int) and v > 0 for v in value):
         raise ConfigError(f'{name}: expected width and height in pixels, found {list(value)}')
     return value

@@ -18,8 +18,13 @@ from rclpy.parameter import Parameter
 from faster_core.errors import ConfigError
 
 REQUIRED = object()
-# Parameters every rclpy node has.
-_OF_RCLPY = ('use_sim_time', 'start_type_description_service', 'qos_overrides.')
+# Parameters of rclpy and of `diagnostic_updater`.
+_OF_RCLPY = (
+    'use_sim_time',
+    'start_type_description_service',
+    'qos_overrides.',
+    'diagnostic_updater.',
+)
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
@@ -109,19 +114,36 @@ def read(node: Node, table: Mapping[str, Spec]) -> dict[str, Any]:
     return values
 
 
-def refuse_changes(node: Node) -> Callable[[], None]:
+def refuse_changes(
+    node: Node,
+    changeable: Mapping[str, Spec] | None = None,
+    on_change: Callable[[dict[str, Any]], None] | None = None,
+) -> Callable[[], None]:
     """Refuse run-time changes: what was configured is what runs until the next configure.
+
+    Args:
+        node: whose parameters are guarded.
+        changeable: exceptions; a new value must pass its check.
+        on_change: called with the checked values of one request; a ConfigError refuses them all.
 
     Returns:
         Call it to allow changes again.
     """
+    exceptions = changeable or {}
 
-    def refuse(parameters: list[Parameter]) -> SetParametersResult:
-        names = [p.name for p in parameters if p.name != 'use_sim_time']
-        return SetParametersResult(
-            successful=not names,
-            reason=f'{", ".join(names)}: fixed while configured' if names else '',
-        )
+    def decide(parameters: list[Parameter]) -> SetParametersResult:
+        wanted = {p.name: p.value for p in parameters if p.name != 'use_sim_time'}
+        if fixed := [name for name in wanted if name not in exceptions]:
+            return SetParametersResult(
+                successful=False, reason=f'{", ".join(fixed)}: fixed while configured'
+            )
+        try:
+            values = {name: exceptions[name].check(name, v) for name, v in wanted.items()}
+            if values and on_change is not None:
+                on_change(values)
+        except ConfigError as e:
+            return SetParametersResult(successful=False, reason=str(e))
+        return SetParametersResult(successful=True)
 
-    node.add_on_set_parameters_callback(refuse)
-    return lambda: node.remove_on_set_parameters_callback(refuse)
+    node.add_on_set_parameters_callback(decide)
+    return lambda: node.remove_on_set_parameters_callback(decide)

@@ -38,7 +38,7 @@ class PlannedPath:
             node.get_logger().info('no ~/planned_path: nav_msgs is not installed')
             return
         self._message = Path
-        self._publisher = node.create_publisher(Path, '~/planned_path', qos.COMMAND)
+        self._publisher = qos.publisher(node, Path, '~/planned_path', qos.COMMAND)
 
     def show(self, plan: Plan | None, stamp: Time) -> None:
         """Publish the rest of a plan, if somebody listens."""

@@ -1,13 +1,14 @@
-"""Cameras, state and an instruction in; action chunks out.
+"""Cameras, state and an instruction in; action chunks out: the lifecycle of the policy node.
 
-Callbacks only store messages; one thread decodes images and runs the policy. An instruction that
-changes drops what is in flight and tells the dispatcher to hold until the new plan is there.
+Callbacks only store messages; one thread decodes images and runs the policy. What is to be done is
+in `instructions.py` and `goals.py`, what becomes of an inference in `outcomes.py`.
 """
 
 from __future__ import annotations
 
 from collections.abc import Callable
 import contextlib
+import functools
 import signal
 import sys
 import threading
@@ -17,69 +18,60 @@ from typing import Any
 
 import numpy as np
 import rclpy
+from rclpy.clock import JumpThreshold
+from rclpy.duration import Duration
 from rclpy.executors import ExternalShutdownException, SingleThreadedExecutor
 from rclpy.lifecycle import LifecycleNode, LifecycleState, TransitionCallbackReturn
 from rclpy.signals import SignalHandlerOptions
-from rclpy.time import Time
 from std_msgs.msg import String
-from std_srvs.srv import SetBool, Trigger
 
-from faster_core.embodiment import Embodiment
-from faster_core.errors import ConfigError, DecodeError, FasterVlaError
+from faster_core.errors import FasterVlaError
 from faster_vla_msgs.msg import PolicyStatus
 from faster_vla_ros import policy_parameters, qos
 from faster_vla_ros.chunk_output import ChunkOutput
+from faster_vla_ros.compat.diagnostic_updater import Updater
+from faster_vla_ros.done_topic import DoneTopic
 from faster_vla_ros.goals import GoalServer
-from faster_vla_ros.inference import InferenceThread, Job, Outcome, PolicyLike
+from faster_vla_ros.inference import InferenceThread, Job, PolicyLike
+from faster_vla_ros.input_rates import MeasuredNode
+from faster_vla_ros.instructions import Instructions, WAITING
+from faster_vla_ros.outcomes import Outcomes
 from faster_vla_ros.parameters import refuse_changes
+from faster_vla_ros.policy_diagnostics import PolicyDiagnostics
+from faster_vla_ros.policy_loading import check_robot, load_policy
+from faster_vla_ros.policy_services import PolicyServices
 from faster_vla_ros.policy_status import StatusBoard
 from faster_vla_ros.sensors.inputs import CLOCK_JUMP, SensorInputs
 
 STATUS_PERIOD = 1.0
 WATCH_PERIOD = 0.1
 ENDING_TIMEOUT = 5.0  # s that a goal gets to disable motion before the process ends
-WAITING = 'waiting for an instruction'
-FIRST = 'waiting for the first observation'
+
+Transition = Callable[[Any, LifecycleState], TransitionCallbackReturn]
 
 
-def load_policy(config: policy_parameters.PolicyNodeConfig) -> PolicyLike:
-    """Load a checkpoint, or connect to a policy server.
+def _logged(transition: Transition) -> Transition:
+    """Log an exception of a transition, which rclpy would swallow, and go to `on_error`."""
 
-    Torch is imported here and nowhere else in the node, and not at all with a server.
-    """
-    if config['remote']:
-        return _remote_policy(config)
-    import torch
+    @functools.wraps(transition)
+    def run(node: PolicyNode, state: LifecycleState) -> TransitionCallbackReturn:
+        try:
+            return transition(node, state)
+        except Exception:
+            name = transition.__name__
+            node.get_logger().fatal(f'{name} failed:\n{traceback.format_exc()}')
+            return TransitionCallbackReturn.ERROR
 
-    from faster_core.policy import Policy
-
-    torch.set_num_threads(config['num_threads'])
-    return Policy.from_pretrained(
-        config['checkpoint_path'],
-        device=config['device'],
-        dtype=config['dtype'],
-        engine=config['engine'],
-        temperature=config['temperature'],
-        seed=config['seed'],
-    )
-
-
-def _remote_policy(config: policy_parameters.PolicyNodeConfig) -> PolicyLike:
-    try:
-        from faster_core.remote.client import RemotePolicy
-    except ModuleNotFoundError as e:
-        raise ConfigError(f"remote: {e.name} is missing: pip install '.[remote]'") from e
-    file = config['remote_embodiment']
-    return RemotePolicy(
-        config['remote'],
-        timeout=config['remote_timeout'],
-        images=config['remote_images'],
-        embodiment_checksum=Embodiment.load(file).checksum if file else '',
-    )
+    return run
 
 
 class PolicyNode(LifecycleNode):
-    """Lifecycle node around one policy; see docs/ros.md for topics and parameters."""
+    """Lifecycle node around one policy; see docs/ros.md for topics and parameters.
+
+    Attributes:
+        lock: guards instruction, counts and the publishers of both threads.
+        worker: the inference thread, while the node is active.
+    """
 
     def __init__(self, policy_factory: Callable[..., PolicyLike] = load_policy, **kwargs: Any):
         """Take what makes the policy out of the checked parameters."""
@@ -87,21 +79,14 @@ class PolicyNode(LifecycleNode):
             'policy_node', automatically_declare_parameters_from_overrides=True, **kwargs
         )
         self._factory = policy_factory
-        # Guards instruction, generation, status and the publishers of both threads.
-        self._lock = threading.RLock()
-        self._thread: InferenceThread | None = None
+        self.lock = threading.RLock()
+        self.worker: InferenceThread | None = None
         # Frees what was created at configure, last first.
         self._endpoints = contextlib.ExitStack()
         self.policy: PolicyLike | None = None
         self.goals: GoalServer | None = None
-        self.observation_age_ms = 0.0
-        self.instruction, self.generation = '', 0
-        self.paused = False
-        self.num_published = self.num_failures = self.failures_in_a_row = 0
-        self._num_refused = 0
-        self.last_outcome_error = ''
-        self.durations: list[float] = []
-        self._flushed_at = 0.0
+        self.instructions, self.outcomes = Instructions(self), Outcomes(self)
+        self._updater = Updater(self)
 
     # --- lifecycle ----------------------------------------------------------------------------
 
@@ -112,7 +97,7 @@ class PolicyNode(LifecycleNode):
             self.policy = self._factory(self.config)
             if hasattr(self.policy, 'close'):
                 self._endpoints.callback(self.policy.close)
-            self._check_robot()
+            check_robot(self.config, self.policy.embodiment)
             self.policy.warmup(self.config['warmup_iterations'])
             self._create_endpoints()
         except FasterVlaError as e:
@@ -129,26 +114,29 @@ class PolicyNode(LifecycleNode):
         self.get_logger().fatal(f'cannot configure: {why}')
         return TransitionCallbackReturn.FAILURE
 
+    @_logged
     def on_activate(self, state: LifecycleState) -> TransitionCallbackReturn:
-        """Start the inference thread and the default instruction."""
-        self._thread = InferenceThread(
+        """Open the publishers, start the inference thread and the default instruction."""
+        result = super().on_activate(state)
+        self.worker = InferenceThread(
             self.policy,
-            started=self._inference_started,
-            done=self._inference_done,
+            started=self.outcomes.started,
+            done=self.outcomes.done,
             min_period=self.config['min_replan_period'],
+            coarse=self.config['publish_coarse'],
         )
-        self.paused = False
         self.inputs.clear()
         self.status.recover(WAITING)
-        if self.config['default_instruction']:
-            self.set_instruction(self.config['default_instruction'])
-        return super().on_activate(state)
+        self.instructions.activate()
+        return result
 
+    @_logged
     def on_deactivate(self, state: LifecycleState) -> TransitionCallbackReturn:
-        """Stop the thread, then tell the dispatcher to hold."""
+        """Stop the thread, tell the dispatcher to hold, then close the publishers."""
         self.stop()
         return super().on_deactivate(state)
 
+    @_logged
     def on_cleanup(self, state: LifecycleState) -> TransitionCallbackReturn:
         """Free the policy and all endpoints; refused while a goal still disables motion."""
         if self.goals.running:
@@ -157,11 +145,13 @@ class PolicyNode(LifecycleNode):
         self._destroy_endpoints()
         return TransitionCallbackReturn.SUCCESS
 
+    @_logged
     def on_shutdown(self, state: LifecycleState) -> TransitionCallbackReturn:
         """Stop; the endpoints end with the node, a goal may still have to disable motion."""
         self.stop()
-        return TransitionCallbackReturn.SUCCESS
+        return super().on_deactivate(state)
 
+    @_logged
     def on_error(self, state: LifecycleState) -> TransitionCallbackReturn:
         """Come back to unconfigured with nothing left."""
         self.leave()
@@ -169,69 +159,71 @@ class PolicyNode(LifecycleNode):
 
     def leave(self) -> None:
         """End from any state: thread stopped, dispatcher told to hold, all endpoints freed."""
-        self.stop()
-        self._destroy_endpoints()
+        try:
+            self.stop()
+        finally:
+            self._destroy_endpoints()
 
     def stop(self) -> None:
         """Stop producing chunks: thread stopped, goal ended, dispatcher told to hold."""
-        if self._thread is None:
+        worker = self.worker
+        if worker is None:
             return
-        if not self._thread.stop():
+        if not worker.stop():
             self.get_logger().error('the inference in progress does not end; it is ignored')
-        self._num_refused += self._thread.num_dropped
-        self._thread = None
+        self.worker = None
+        with self.lock:
+            self.outcomes.num_refused += worker.num_dropped
         self.goals.end('the policy node was deactivated')
-        self.clear_instruction('deactivated')
+        self.instructions.clear('deactivated')
 
     @property
     def active(self) -> bool:
         """Whether instructions are carried out."""
-        return self._thread is not None
+        return self.worker is not None
+
+    @property
+    def instruction(self) -> str:
+        """The instruction that is carried out; empty if there is none."""
+        return self.instructions.text
+
+    @property
+    def num_failures(self) -> int:
+        """Inferences whose codes could not be decoded."""
+        return self.outcomes.num_failures
 
     @property
     def num_dropped(self) -> int:
         """Observations that were not usable, or that a newer one replaced before inference."""
-        return self._num_refused + (self._thread.num_dropped if self._thread else 0)
+        worker = self.worker
+        return self.outcomes.num_refused + (worker.num_dropped if worker else 0)
 
-    def _check_robot(self) -> None:
-        embodiment = self.policy.embodiment
-        if set(self.config.cameras) != set(embodiment.cameras):
-            raise ConfigError(
-                f"cameras: expected the embodiment's {', '.join(embodiment.cameras)}, found "
-                f'{", ".join(self.config.cameras)}'
-            )
-        expected = {c.name for c in embodiment.state}
-        if set(self.config.sources) != expected:
-            raise ConfigError(
-                f"state_sources: expected the embodiment's {', '.join(sorted(expected))}, found "
-                f'{", ".join(self.config.sources)}'
-            )
+    # --- endpoints ----------------------------------------------------------------------------
 
     def _create_endpoints(self) -> None:
-        own, embodiment = self._endpoints, self.policy.embodiment
+        embodiment = self.policy.embodiment
         # First what may be refused: a robot that does not fit leaves no trace on the wire.
-        self.inputs = SensorInputs(
-            self,
-            self.config,
-            embodiment,
-            on_set=self._on_set,
-            on_refused=self._on_refused,
-            on_jump=self._on_jump,
+        self.measured = MeasuredNode(self)
+        self.inputs = self._own(
+            SensorInputs(
+                self.measured,
+                self.config,
+                embodiment,
+                on_set=self._on_set,
+                on_refused=self._on_refused,
+                on_jump=self._on_stamps_back,
+            )
         )
-        own.callback(self.inputs.destroy)
-        self.chunks = ChunkOutput(self, embodiment)
-        own.callback(self.chunks.destroy)
-        self.status = StatusBoard(self)
-        own.callback(self.status.destroy)
-        self.goals = GoalServer(self)
-        own.callback(self.goals.destroy)
-        for service in (
-            self.create_service(Trigger, '~/reset', self._on_reset),
-            self.create_service(SetBool, '~/pause', self._on_pause),
-        ):
-            own.callback(self.destroy_service, service)
-        instructions = self.create_subscription(
-            String, 'instruction', self._on_instruction, qos.INSTRUCTION
+        self.chunks = self._own(ChunkOutput(self, embodiment))
+        self.status = self._own(StatusBoard(self))
+        self.goals = self._own(GoalServer(self))
+        self._own(PolicyServices(self))
+        if topic := self.config['done_topic']:
+            self._own(DoneTopic(self, topic, self.goals.succeed))
+        self._own(PolicyDiagnostics(self, self._updater))
+        own = self._endpoints
+        instructions = qos.subscription(
+            self, String, 'instruction', self.instructions.on_message, qos.INSTRUCTION
         )
         own.callback(self.destroy_subscription, instructions)
         for period, callback in (
@@ -239,170 +231,65 @@ class PolicyNode(LifecycleNode):
             (WATCH_PERIOD, self._watch),
         ):
             own.callback(self.destroy_timer, self.create_timer(period, callback))
-        own.callback(refuse_changes(self))
+        threshold = JumpThreshold(
+            min_forward=Duration(seconds=CLOCK_JUMP),
+            min_backward=Duration(seconds=-CLOCK_JUMP),
+            on_clock_change=False,
+        )
+        handle = self.get_clock().create_jump_callback(threshold, post_callback=self._on_jump)
+        own.callback(handle.unregister)
+        qos.refuse_unused_overrides(self)
+        own.callback(refuse_changes(self, self.config.changeable(), self._on_change))
+
+    def _own(self, part: Any) -> Any:
+        self._endpoints.callback(part.destroy)
+        return part
 
     def _destroy_endpoints(self) -> None:
         self._endpoints.close()
         self.goals = self.policy = None
 
-    # --- inputs -------------------------------------------------------------------------------
-
-    @property
-    def _listening(self) -> bool:
-        return self.active and bool(self.instruction) and not self.paused
+    # --- callbacks ----------------------------------------------------------------------------
 
     def _on_set(self, stamp: float, images: dict[str, Any], state: np.ndarray) -> None:
-        # The dispatcher refuses what was seen just before the plan was dropped.
-        if not self._listening or self._flushed_at - CLOCK_JUMP < stamp <= self._flushed_at:
-            return
-        self._thread.offer(
-            Job(
-                images=images,
-                state=state,
-                instruction=self.instruction,
-                stamp=stamp,
-                generation=self.generation,
+        if self.instructions.takes(stamp):
+            self.worker.offer(
+                Job(
+                    images=images,
+                    state=state,
+                    instruction=self.instructions.text,
+                    stamp=stamp,
+                    generation=self.instructions.generation,
+                )
             )
-        )
 
     def _on_refused(self, why: str) -> None:
-        if self._listening:
-            self._num_refused += 1
-            self.status.set(PolicyStatus.STATE_STALE_OBSERVATION, why)
+        if self.instructions.listening:
+            self.outcomes.refused(why)
 
-    def _on_jump(self) -> None:
+    def _on_stamps_back(self) -> None:
         self.get_logger().info('the stamps of the images went back: buffers cleared')
-        with self._lock:
-            self.generation += 1
-            self._flushed_at = 0.0
+        self.instructions.clock_jumped()
 
-    def _on_instruction(self, message: String) -> None:
-        self.goals.preempt('another instruction came on the topic')
-        self.set_instruction(message.data)
+    def _on_jump(self, jump: Any) -> None:
+        seconds = jump.delta.nanoseconds / 1e9
+        way = 'back' if seconds < 0 else 'forward'
+        self.get_logger().info(f'the clock jumped {way} by {abs(seconds):.3f} s: buffers cleared')
+        self.inputs.clear()
+        self.instructions.clock_jumped()
 
-    def why_not(self, text: str) -> str:
-        """Return why an instruction cannot be followed now; empty if it can."""
-        if not self.active:
-            return 'the policy node is not active'
-        if self.status.faulted:
-            return 'the policy node has failed: deactivate and activate it'
-        try:
-            self.policy.check_instruction(text)
-        except FasterVlaError as e:
-            return str(e)
-        return ''
-
-    def set_instruction(self, text: str) -> str:
-        """Follow an instruction; empty stops. Returns why it was refused, empty if it was not.
-
-        A refused instruction stops too: somebody wanted something else than what is going on.
-        """
-        text = text.strip()
-        if text and text == self.instruction:
-            return ''
-        why = self.why_not(text) if text else ''
-        if why:
-            self.get_logger().error(f'instruction refused: {why}')
-        if not self.active:
-            return why
-        if why or not text:
-            self.clear_instruction(f'instruction refused: {why}' if why else WAITING)
-            return why
-        self._change(text)
-        self.status.set(PolicyStatus.STATE_WARMING_UP, FIRST)
-        return ''
-
-    def clear_instruction(self, why: str) -> None:
-        """Stop producing chunks and tell the dispatcher to hold."""
-        self._change('')
-        self.status.set(PolicyStatus.STATE_IDLE, why)
-
-    def _change(self, text: str) -> None:
-        with self._lock:
-            before, self.instruction = self.instruction, text
-            self.generation += 1
-            self.failures_in_a_row = 0
-            if self._thread is not None:
-                self._thread.discard()
-            if before or not text:
-                self._flushed_at = self.chunks.hold(text)
-
-    # --- inference thread -----------------------------------------------------------------------
-
-    def _inference_started(self, job: Job) -> None:
-        age = self.get_clock().now() - Time(
-            nanoseconds=round(job.stamp * 1e9), clock_type=self.get_clock().clock_type
-        )
-        self.observation_age_ms = age.nanoseconds / 1e6
-
-    def _inference_done(self, outcome: Outcome) -> None:
-        with self._lock:
-            if outcome.fatal:
-                self.get_logger().fatal(f'inference thread ended:\n{outcome.text}')
-                self._change('')
-                self.status.set(PolicyStatus.STATE_FAULT, f'{outcome.error!r}')
-                return
-            if outcome.job.generation != self.generation:
-                return  # the instruction changed meanwhile
-            if outcome.error is None:
-                self._publish(outcome)
-                return
-            self.last_outcome_error = outcome.text
-            if isinstance(outcome.error, DecodeError):
-                self.num_failures += 1
-                self.failures_in_a_row += 1
-            else:
-                self._num_refused += 1
-            self.status.set(PolicyStatus.STATE_STALE_OBSERVATION, outcome.text)
-
-    def _publish(self, outcome: Outcome) -> None:
-        total = self.chunks.chunk(
-            outcome,
-            reference_camera=self.config['reference_camera'],
-            goal_id=self.goals.goal_id,
-            observation_age_ms=self.observation_age_ms,
-        )
-        self.num_published += 1
-        self.failures_in_a_row = 0
-        self.durations = [*self.durations[-99:], total]
-        self.status.set(PolicyStatus.STATE_RUNNING, '')
+    def _on_change(self, values: dict[str, Any]) -> None:
+        """Apply parameters that may change while the node runs (ConfigError)."""
+        self.config.change(values)
+        if 'sync_slop' in values:
+            self.inputs.clear()
+        if self.worker is not None:
+            self.worker.min_period = self.config['min_replan_period']
 
     def _watch(self) -> None:
-        if self._listening and (stale := self.inputs.stale()):
+        if self.instructions.listening and (stale := self.inputs.stale()):
             self.status.set(PolicyStatus.STATE_STALE_OBSERVATION, '; '.join(stale.values()))
         self.goals.watch()
-
-    # --- services -----------------------------------------------------------------------------
-
-    def _on_reset(self, request: Trigger.Request, response: Trigger.Response) -> Trigger.Response:
-        if not self.active:
-            response.success, response.message = False, 'the policy node is not active'
-        elif self.goals.running:
-            response.success, response.message = False, 'a goal is running: cancel it first'
-        else:
-            self.clear_instruction('reset')
-            self.inputs.clear()
-            self._thread.reset()
-            response.success, response.message = True, 'buffers and instruction dropped'
-        return response
-
-    def _on_pause(self, request: SetBool.Request, response: SetBool.Response) -> SetBool.Response:
-        if not self.active:
-            response.success, response.message = False, 'the policy node is not active'
-            return response
-        with self._lock:
-            self.paused = request.data
-            self.generation += 1
-            if request.data and self.instruction:
-                self._flushed_at = self.chunks.hold(self.instruction)
-        response.success, response.message = True, 'paused' if request.data else 'resumed'
-        if request.data:
-            self.status.set(PolicyStatus.STATE_IDLE, 'paused')
-        elif self.instruction:
-            self.status.set(PolicyStatus.STATE_WARMING_UP, FIRST)
-        else:
-            self.status.set(PolicyStatus.STATE_IDLE, WAITING)
-        return response
 
 
 def main(args: list[str] | None = None) -> int:

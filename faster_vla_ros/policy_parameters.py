@@ -12,7 +12,7 @@ from faster_core.errors import ConfigError
 from faster_vla_ros import parameters
 from faster_vla_ros.parameters import Spec
 from faster_vla_ros.sensors.images import TYPES
-from faster_vla_ros.sensors.state import SourceConfig
+from faster_vla_ros.sensors.state import READERS, SourceConfig
 
 TABLE = {
     'autostart': Spec(type=bool, default=True, help='configure and activate at start'),
@@ -47,16 +47,51 @@ TABLE = {
     ),
     'sync_slop': Spec(type=float, default=0.05, at_least=0.0, help='s, inputs to reference'),
     'use_receive_time': Spec(type=bool, default=False, help='ignore stamps of broken drivers'),
-    'min_replan_period': Spec(type=float, default=0.0, at_least=0.0, help='s'),
-    'default_instruction': Spec(type=str, default='', help='carried out after activation'),
-    'enable_service': Spec(
-        type=str, default='/action_dispatcher/enable', help='called for enable_motion'
+    'trigger': Spec(
+        type=str,
+        default='continuous',
+        one_of=('continuous', 'on_demand'),
+        help='on_demand: inference only while a goal runs',
     ),
-    'max_decode_failures': Spec(type=int, default=3, at_least=1, help='in a row end a goal'),
+    'min_replan_period': Spec(
+        type=float, default=0.0, at_least=0.0, help='s between the starts of two inferences'
+    ),
+    'min_confidence': Spec(
+        type=float,
+        default=None,
+        help='mean log-probability per code (nats, at most 0); a chunk below it is not sent',
+    ),
+    'publish_coarse': Spec(
+        type=bool, default=False, help='send the first level of a chunk before the whole chunk'
+    ),
+    'default_instruction': Spec(
+        type=str, default='', help='carried out after activation, or by ~/start_instruction'
+    ),
+    'done_topic': Spec(
+        type=str, default='', help='Bool; from false to true while a goal runs: it has succeeded'
+    ),
+    'enable_service': Spec(
+        type=str, default='action_dispatcher/enable', help='called for enable_motion'
+    ),
+    'max_decode_failures': Spec(
+        type=int, default=3, at_least=1, help='in a row, or chunks held back, end a goal'
+    ),
     'observation_timeout': Spec(type=float, default=5.0, above=0.0, help='s, ends a goal'),
     'latency.warn': Spec(type=float, default=0.3, at_least=0.0, help='s, diagnostics'),
     'latency.error': Spec(type=float, default=0.6, at_least=0.0, help='s, diagnostics'),
+    'input_rate.warn_ratio': Spec(
+        type=float, default=0.7, at_least=0.0, help='of the action frequency, diagnostics'
+    ),
 }
+# May be changed while the node is configured, beside the time-outs of cameras and sources.
+CHANGEABLE = (
+    'sync_slop',
+    'min_replan_period',
+    'default_instruction',
+    'latency.warn',
+    'latency.error',
+    'input_rate.warn_ratio',
+)
 # What the policy server is told in place of the node.
 OF_THE_SERVER = (
     'checkpoint_path',
@@ -73,16 +108,18 @@ CAMERA_TABLE = {
     'timeout': Spec(type=float, default=0.2, above=0.0, help='s until stale'),
 }
 SOURCE_TABLE = {
-    'topic': Spec(type=str, default='joint_states', help='of JointState messages'),
-    'type': Spec(type=str, default='joint_state', one_of=('joint_state',), help='message'),
+    'topic': Spec(type=str, default='joint_states', help='of the messages'),
+    'type': Spec(type=str, default='joint_state', one_of=tuple(READERS), help='message'),
     'field': Spec(
         type=str, default='position', one_of=('position', 'velocity', 'effort'), help='field'
     ),
     'mapping': Spec(type=str, default='by_name', one_of=('by_name', 'by_index'), help='how'),
     'joints': Spec(type=tuple, item=str, default=None, help='names, by_name'),
     'size': Spec(type=tuple, item=int, default=None, help='accepted lengths, by_index'),
+    'axes': Spec(type=tuple, item=str, default=None, help='of odometry and twist: vx, wz, ...'),
     'scale': Spec(type=float, default=1.0, help='to SI'),
     'offset': Spec(type=float, default=0.0, help='to SI'),
+    'interpolate': Spec(type=bool, default=False, help='between two messages; else the nearest'),
     'timeout': Spec(type=float, default=0.1, above=0.0, help='s until stale'),
 }
 
@@ -96,9 +133,12 @@ class CameraConfig:
     timeout: float
 
 
-@dataclasses.dataclass(frozen=True, kw_only=True)
+@dataclasses.dataclass(kw_only=True)
 class PolicyNodeConfig:
-    """Checked parameters: plain ones in `values`, cameras and sources by id."""
+    """Checked parameters in force: plain ones in `values`, cameras and sources by id.
+
+    Read it anew where a value is used: the changeable ones may change at any time.
+    """
 
     values: dict[str, Any]
     cameras: dict[str, CameraConfig]
@@ -107,6 +147,26 @@ class PolicyNodeConfig:
     def __getitem__(self, name: str) -> Any:
         """Return a plain parameter."""
         return self.values[name]
+
+    def changeable(self) -> dict[str, Spec]:
+        """Return the parameters that may change while the node is configured."""
+        table = {name: TABLE[name] for name in CHANGEABLE}
+        table |= {f'{c}.timeout': CAMERA_TABLE['timeout'] for c in self.cameras}
+        return table | {f'{s}.timeout': SOURCE_TABLE['timeout'] for s in self.sources}
+
+    def change(self, new: Mapping[str, Any]) -> None:
+        """Take over changeable parameters that were checked one by one.
+
+        Raises:
+            ConfigError: they do not go together; nothing has changed.
+        """
+        values = self.values | {name: v for name, v in new.items() if name in self.values}
+        _check(values)
+        self.values = values
+        for group in (self.cameras, self.sources):
+            for name, config in group.items():
+                timeout = new.get(f'{name}.timeout', config.timeout)
+                group[name] = dataclasses.replace(config, timeout=timeout)
 
 
 def read(node: Node) -> PolicyNodeConfig:
@@ -119,6 +179,7 @@ def read(node: Node) -> PolicyNodeConfig:
     table |= {f'{c}.{k}': spec for c in cameras for k, spec in CAMERA_TABLE.items()}
     table |= {f'{s}.{k}': spec for s in sources for k, spec in SOURCE_TABLE.items()}
     values = parameters.read(node, table)
+    _check(values)
     _check_policy(values)
     if values['reference_camera'] not in values['cameras']:
         raise ConfigError(
@@ -140,12 +201,28 @@ def read(node: Node) -> PolicyNodeConfig:
                 **{
                     k: () if values[f'{s}.{k}'] is None else values[f'{s}.{k}']
                     for k in SOURCE_TABLE
-                    if k != 'type'
                 }
             )
             for s in values['state_sources']
         },
     )
+
+
+def _check(values: Mapping[str, Any]) -> None:
+    """Refuse values that do not go together."""
+    if values['latency.warn'] > values['latency.error']:
+        raise ConfigError(
+            f'latency.warn: expected at most latency.error ({values["latency.error"]} s), found '
+            f'{values["latency.warn"]} s'
+        )
+    if (least := values['min_confidence']) is None:
+        return
+    if least > 0.0:
+        raise ConfigError(f'min_confidence: expected at most 0.0 (a logarithm), found {least}')
+    if values['publish_coarse']:
+        raise ConfigError(
+            'publish_coarse: expected false with min_confidence: a coarse chunk has none yet'
+        )
 
 
 def _check_policy(values: Mapping[str, Any]) -> None:

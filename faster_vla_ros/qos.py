@@ -1,6 +1,36 @@
-"""Quality of service of every endpoint, with the reason."""
+"""Quality of service of every endpoint, with the reason; overrides and reports of mismatches.
 
-from rclpy.qos import DurabilityPolicy, HistoryPolicy, QoSProfile, ReliabilityPolicy
+Every endpoint made here can be changed by parameters (`qos_overrides.<topic>.subscription.depth`)
+and says once, as an error, when somebody on its topic cannot be heard or served.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+import copy
+from typing import Any, TYPE_CHECKING
+
+from rclpy.qos import (
+    DurabilityPolicy,
+    HistoryPolicy,
+    qos_policy_name_from_kind,
+    QoSPolicyKind,
+    QoSProfile,
+    ReliabilityPolicy,
+)
+from rclpy.qos_overriding_options import QoSOverridingOptions
+
+from faster_core.errors import ConfigError
+
+try:
+    from rclpy.event_handler import PublisherEventCallbacks, SubscriptionEventCallbacks
+except ImportError:  # Humble
+    from rclpy.qos_event import PublisherEventCallbacks, SubscriptionEventCallbacks
+
+if TYPE_CHECKING:
+    from rclpy.node import Node
+    from rclpy.publisher import Publisher
+    from rclpy.subscription import Subscription
 
 
 def _profile(depth: int, *, reliable: bool = True, latched: bool = False) -> QoSProfile:
@@ -21,7 +51,132 @@ INSTRUCTION = _profile(1)
 # Reliable publishers satisfy both kinds of subscriber; only the newest chunk or command counts.
 CHUNK = _profile(1)
 COMMAND = _profile(1)
-# Every report and timing is wanted by an observer.
+# Every report, timing and edge of a flag is wanted.
 REPORT = _profile(10)
 # Late subscribers get the current state.
 LATCHED = _profile(1, latched=True)
+
+_PREFIX = 'qos_overrides'
+_PUBLISHER = (QoSPolicyKind.HISTORY, QoSPolicyKind.DEPTH, QoSPolicyKind.RELIABILITY)
+# Whoever knows that a publisher latches may ask for it.
+_SUBSCRIPTION = (*_PUBLISHER, QoSPolicyKind.DURABILITY)
+_POLICIES = {'publisher': _PUBLISHER, 'subscription': _SUBSCRIPTION}
+_ALLOWED = {
+    'history': ('keep_last', 'keep_all'),
+    'reliability': ('reliable', 'best_effort'),
+    'durability': ('volatile', 'transient_local'),
+}
+# Endpoints that rclpy makes.
+_OF_RCLPY = ('/clock', '/parameter_events', '/rosout')
+
+
+def publisher(
+    node: Node, kind: type, topic: str, profile: QoSProfile, *, lifecycle: bool = False
+) -> Publisher:
+    """Create a publisher whose history, depth and reliability parameters may override.
+
+    Args:
+        node: that publishes.
+        kind: message type.
+        topic: relative name.
+        profile: one of this module; not changed.
+        lifecycle: silent unless the node is active.
+
+    Raises:
+        ConfigError: an override of the node is unknown or has a value that is not allowed.
+    """
+    _check_overrides(node)
+    create = node.create_lifecycle_publisher if lifecycle else node.create_publisher
+    return create(
+        kind,
+        topic,
+        copy.copy(profile),  # rclpy writes the overrides into it
+        event_callbacks=PublisherEventCallbacks(
+            incompatible_qos=_reporter(node, topic, 'a subscriber cannot be served')
+        ),
+        qos_overriding_options=QoSOverridingOptions(_PUBLISHER),
+    )
+
+
+def subscription(
+    node: Node, kind: type, topic: str, callback: Callable[[Any], None], profile: QoSProfile
+) -> Subscription:
+    """Create a subscription whose history, depth, reliability and durability may be overridden.
+
+    Args:
+        node: that subscribes.
+        kind: message type.
+        topic: relative name.
+        callback: called with every message.
+        profile: one of this module; not changed.
+
+    Raises:
+        ConfigError: an override of the node is unknown or has a value that is not allowed.
+    """
+    _check_overrides(node)
+    return node.create_subscription(
+        kind,
+        topic,
+        callback,
+        copy.copy(profile),  # rclpy writes the overrides into it
+        event_callbacks=SubscriptionEventCallbacks(
+            incompatible_qos=_reporter(node, topic, 'a publisher cannot be heard')
+        ),
+        qos_overriding_options=QoSOverridingOptions(_SUBSCRIPTION),
+    )
+
+
+def refuse_unused_overrides(node: Node) -> None:
+    """Refuse overrides of topics the node does not have; called when all endpoints exist.
+
+    Raises:
+        ConfigError: names the parameter.
+    """
+    own = {(p.topic_name, 'publisher') for p in node.publishers}
+    own |= {(s.topic_name, 'subscription') for s in node.subscriptions}
+    for name, (topic, side, _), _ in _overrides(node):
+        if (topic, side) not in own:
+            raise ConfigError(f'{name}: the node has no such {side}')
+
+
+def _check_overrides(node: Node) -> None:
+    """Check all overrides of a node, so that the first endpoint is refused and none is left over.
+
+    Raises:
+        ConfigError: names the parameter.
+    """
+    for name, (_, side, policy), value in _overrides(node):
+        if side not in _POLICIES:
+            raise ConfigError(f'{name}: expected <topic>.publisher or <topic>.subscription')
+        policies = [p.name.lower() for p in _POLICIES[side]]
+        if policy not in policies:
+            raise ConfigError(f'{name}: expected one of {", ".join(policies)}')
+        if policy == 'depth':
+            if type(value) is not int or value < 1:
+                raise ConfigError(f'{name}: expected int of at least 1, found {value!r}')
+        elif value not in _ALLOWED[policy]:
+            allowed = ', '.join(_ALLOWED[policy])
+            raise ConfigError(f'{name}: expected one of {allowed}, found {value!r}')
+
+
+def _overrides(node: Node) -> list[tuple[str, tuple[str, str, str], Any]]:
+    """Return name, (topic, side, policy) and value of all but those of rclpy's own topics."""
+    found = []
+    for name, parameter in node.get_parameters_by_prefix(_PREFIX).items():
+        rest, _, policy = name.rpartition('.')
+        topic, _, side = rest.rpartition('.')
+        if topic not in _OF_RCLPY:
+            found.append((f'{_PREFIX}.{name}', (topic, side, policy), parameter.value))
+    return found
+
+
+def _reporter(node: Node, topic: str, what: str) -> Callable[[Any], None]:
+    name, told = node.resolve_topic_name(topic), set()
+
+    def report(event: Any) -> None:
+        policy = qos_policy_name_from_kind(event.last_policy_kind)
+        if policy not in told:
+            told.add(policy)
+            node.get_logger().error(f'{name}: incompatible QoS, {what}: {policy} differs')
+
+    return report

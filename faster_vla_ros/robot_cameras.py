@@ -10,7 +10,7 @@ from typing import Any
 import cv2
 import numpy as np
 
-from faster_core.sim import R1LiteSim
+from faster_core.sim.robot import make_robot, SimulatedRobot
 
 
 class CameraThread:
@@ -23,20 +23,23 @@ class CameraThread:
     def __init__(
         self,
         sizes: Mapping[str, tuple[int, int]],
-        quality: int,
-        deliver: Callable[[str, Any, bytes], None],
+        quality: int | None,
+        deliver: Callable[[str, Any, bytes | np.ndarray], None],
         failed: Callable[[Exception], None],
+        make_sim: Callable[[], SimulatedRobot] = lambda: make_robot('r1_lite'),
     ) -> None:
         """Start the thread and render once, so that the first real frame is not late.
 
         Args:
             sizes: camera -> (width, height) in pixels.
-            quality: of the JPEG, 1 to 100.
-            deliver: called in the thread with camera, stamp and JPEG of every picture.
+            quality: of the JPEG, 1 to 100; None delivers RGB arrays [height, width, 3].
+            deliver: called in the thread with camera, stamp and every picture.
             failed: called in the thread with what ended it; no picture comes afterwards.
+            make_sim: builds the simulator of the robot that is shown.
         """
         self._sizes, self._quality = dict(sizes), quality
         self._deliver, self._failed = deliver, failed
+        self._make_sim = make_sim
         self._inbox: queue.Queue[tuple[Any, Any] | None] = queue.Queue(maxsize=1)
         self._ready = threading.Event()
         self.num_skipped = 0
@@ -70,7 +73,7 @@ class CameraThread:
 
     def _run(self) -> None:
         try:
-            sim = R1LiteSim()
+            sim = self._make_sim()
             try:
                 self._render_once(sim)
                 self._ready.set()
@@ -83,14 +86,16 @@ class CameraThread:
         finally:
             self._ready.set()
 
-    def _render_once(self, sim: R1LiteSim) -> None:
+    def _render_once(self, sim: SimulatedRobot) -> None:
         for camera, size in self._sizes.items():
             sim.render(camera, size)
 
-    def _render(self, sim: R1LiteSim, pose: Any, stamp: Any) -> None:
+    def _render(self, sim: SimulatedRobot, pose: Any, stamp: Any) -> None:
         sim.show(pose)
         for camera, size in self._sizes.items():
-            self._deliver(camera, stamp, encode_jpeg(sim.render(camera, size), self._quality))
+            image = sim.render(camera, size)
+            quality = self._quality
+            self._deliver(camera, stamp, image if quality is None else encode_jpeg(image, quality))
 
 
 def encode_jpeg(image: np.ndarray, quality: int) -> bytes:

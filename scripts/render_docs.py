@@ -10,6 +10,7 @@ from __future__ import annotations
 
 import ast
 from collections.abc import Callable, Mapping
+import functools
 import json
 import pathlib
 import re
@@ -28,16 +29,19 @@ ABOUT = {
     'config/embodiments/aloha.yaml': 'two arms of gym-aloha',
     'config/embodiments/franka.yaml': 'Franka arm, joint positions (recording)',
     'config/embodiments/g1_inspire.yaml': 'Unitree G1 with Inspire hands (recordings)',
+    'config/embodiments/libero.yaml': "LIBERO's Franka: displacements of the hand (training only)",
     'config/embodiments/metaworld.yaml': 'Sawyer arm of Meta-World: displacements of the hand',
     'config/embodiments/r1_lite.yaml': 'what the robot is: the single source of truth',
     'config/fastdds_shm.xml': 'shared-memory segment large enough for images',
     'config/robots/r1_lite.yaml': 'topics and limits of the R1 Lite for both nodes',
+    'config/diagnostics/': 'groups of diagnostics for rqt_robot_monitor',
     'config/study/': 'comparison of action tokenizers',
     'config/train/': "recipes: the shipped checkpoint's, and the paper's settings",
     'constraints.txt': 'every version that `make setup` installs',
     'docs/': 'architecture, ROS interface, execution, training',
     'faster_core/assets/': 'shipped checkpoint and tokenizers, mean trajectories of the baseline',
-    'faster_core/sim/models/': 'MJCF of the R1 Lite and its arm',
+    'faster_core/sim/models/': 'MJCF of the robots: R1 Lite, FR3, UR5e, ViperX 300 S, and a table',
+    'scripts/matrix_constraints/': 'pins of the other ROS distributions',
     'faster_vla_msgs/': 'messages, service and action; a package of its own (colcon and pip)',
     'package.xml': 'ROS package (format 3)',
     'pyproject.toml': 'ruff, pytest, coverage',
@@ -374,6 +378,13 @@ def remote_table() -> str:
     )
 
 
+def reliability_table(name: str) -> str:
+    """Return what a script of scripts/reliability measured."""
+    from scripts.reliability.tables import table
+
+    return table(name)
+
+
 def _seeds(report: Mapping[str, Any]) -> str:
     return f'{report["seeds"][0]}–{report["seeds"][-1]}'
 
@@ -426,6 +437,10 @@ PARTS: dict[str, dict[str, Callable[[], str]]] = {
     },
     'docs/execution.md': {
         'guard parameters': _guard_parameters,
+    },
+    'docs/reliability.md': {
+        name: functools.partial(reliability_table, name)
+        for name in ('failures', 'fuzz', 'jitter', 'overhead', 'soak')
     },
     'docs/ros.md': {
         'policy_node parameters': _policy_parameters,

@@ -27,6 +27,8 @@ class FakePolicy:
         observations: what `predict` was given.
         error: raised by `predict`, if not None.
         values: replaces the values [H, D] of the chunk, if not None.
+        log_prob: confidence of the chunk per block.
+        coarse: values [H, D] of chunks of 1, 2, ... levels that come before the whole one.
         gate: `predict` waits for it; set at first.
         entered: set whenever `predict` begins.
     """
@@ -36,12 +38,16 @@ class FakePolicy:
         self.observations = []
         self.error = None
         self.values = None
+        self.log_prob, self.coarse = (-0.25, -0.75), []
         self.gate, self.entered = threading.Event(), threading.Event()
         self.gate.set()
         self.warmups, self.resets = [], []
 
-    def predict(self, observation):
+    def predict(self, observation, on_chunk=None):
         self.observations.append(observation)
+        if on_chunk is not None:
+            for level, values in enumerate(self.coarse, start=1):
+                on_chunk(self._chunk(observation, values, num_levels=level))
         self.entered.set()
         assert self.gate.wait(30.0)
         if self.error is not None:
@@ -49,14 +55,20 @@ class FakePolicy:
         observation.validate(self.embodiment)
         e = self.embodiment
         values = np.full((e.action_horizon, e.action_dim), 0.25, dtype=np.float32)
+        values = values if self.values is None else self.values
+        return self._chunk(observation, values, log_prob=self.log_prob)
+
+    def _chunk(self, observation, values, **fields):
+        e = self.embodiment
         return ActionChunk(
-            values=values if self.values is None else self.values,
+            values=values,
             stamp=observation.stamp,
             first_step_offset=e.step_period,
             step_period=e.step_period,
             sequence_id=7,
             embodiment_checksum=e.checksum,
             timing=TIMING,
+            **fields,
         )
 
     def check_instruction(self, text):

@@ -70,31 +70,39 @@ def joint_state(stamp_ns, values, field='position', names=()):
 class Rig:
     """A configured policy node, a robot that publishes on demand and ears on all outputs."""
 
-    def __init__(self, context, **parameters):
+    def __init__(self, context, *, namespace='', **parameters):
         self.policy = FakePolicy()
-        self.context = context
+        self.context, self.namespace = context, namespace
+        if namespace:  # topics of its own, by relative names
+            parameters = {f'{c}.topic': f'camera/{c}' for c in CAMERAS} | parameters
+            parameters = {f'{s}.topic': f'feedback/{s}' for s in SOURCES} | parameters
         values = {'checkpoint_path': 'fake', 'warmup_iterations': 1} | PATIENT | RAW | parameters
         self.node = PolicyNode(
             policy_factory=lambda _: self.policy,
             context=context,
+            namespace=namespace or None,
             use_global_arguments=False,
             enable_rosout=False,
             cli_args=arguments(),
             parameter_overrides=overrides(values),
         )
-        self.robot = Node('robot', context=context, use_global_arguments=False)
+        self.robot = Node(
+            'robot', context=context, namespace=namespace or None, use_global_arguments=False
+        )
         self.executor = SingleThreadedExecutor(context=context)
         for node in (self.node, self.robot):
             self.executor.add_node(node)
         self.chunks, self.statuses = [], []
         listen = self.robot.create_subscription
-        listen(ActionChunk, '/policy_node/action_chunk', self.chunks.append, 10)
+        listen(ActionChunk, 'policy_node/action_chunk', self.chunks.append, 10)
         latched = QoSProfile(depth=10, durability=DurabilityPolicy.TRANSIENT_LOCAL)
-        listen(PolicyStatus, '/policy_node/status', self.statuses.append, latched)
+        listen(PolicyStatus, 'policy_node/status', self.statuses.append, latched)
         publish = self.robot.create_publisher
-        self.cameras = {c: publish(Image, f'/{c}', 10) for c in CAMERAS}
-        self.feedback = {s: publish(JointState, SOURCES[s][0], 10) for s in SOURCES}
-        self.instruction = publish(String, '/instruction', 10)
+        self.cameras = {c: publish(Image, values[f'{c}.topic'], 10) for c in CAMERAS}
+        self.feedback = {
+            s: publish(JointState, values.get(f'{s}.topic', SOURCES[s][0]), 10) for s in SOURCES
+        }
+        self.instruction = publish(String, 'instruction', 10)
 
     def up(self):
         """Configure, activate and wait until everybody has found everybody."""
@@ -106,7 +114,7 @@ class Rig:
     def wait_connected(self):
         own = [*self.cameras.values(), *self.feedback.values(), self.instruction]
         self.spin_until(lambda: all(p.get_subscription_count() for p in own))
-        chunks = '/policy_node/action_chunk'
+        chunks = f'{self.namespace}/policy_node/action_chunk'
         self.spin_until(lambda: self.node.count_subscribers(chunks) and self.statuses)
 
     def spin_until(self, condition, timeout=WAIT):
@@ -128,9 +136,9 @@ class Rig:
 
     def say(self, text):
         """Publish an instruction and wait until the node has dealt with it."""
-        generation = self.node.generation
+        generation = self.node.instructions.generation
         self.instruction.publish(String(data=text))
-        self.spin_until(lambda: self.node.generation > generation)
+        self.spin_until(lambda: self.node.instructions.generation > generation)
 
     def sense(self, stamp=None, images=None, feedback=None, without=()):
         """Publish one set of inputs: feedback first. Returns its stamp in nanoseconds.
@@ -178,6 +186,15 @@ class Rig:
         self.spin_until(lambda: self.status.state == state and text in self.status.message)
         return self.status
 
+    def call(self, kind, name, **fields):
+        """Call a service of the policy node; returns its answer."""
+        client = self.robot.create_client(kind, f'policy_node/{name}')
+        self.spin_until(client.service_is_ready)
+        future = client.call_async(kind.Request(**fields))
+        self.spin_until(future.done)
+        self.robot.destroy_client(client)
+        return future.result()
+
     def moving_chunks(self):
         """Return the chunks with rows."""
         return [c for c in self.chunks if c.num_steps]
@@ -206,9 +223,9 @@ def own_context(domain=DOMAIN):
 
 
 @contextlib.contextmanager
-def rig(context, *, up=True, **parameters):
+def rig(context, *, up=True, namespace='', **parameters):
     """A rig that is closed at the end."""
-    r = Rig(context, **parameters)
+    r = Rig(context, namespace=namespace, **parameters)
     try:
         yield r.up() if up else r
     finally:

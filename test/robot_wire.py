@@ -17,9 +17,12 @@ PATIENT = 30.0
 SENSOR_QOS = QoSProfile(depth=20, reliability=ReliabilityPolicy.BEST_EFFORT)
 
 
-def make_robot(context, **values):
+def make_robot(context, *, namespace='', **values):
+    """Parameters whose names have dots are written with two underscores."""
+    values = {name.replace('__', '.'): value for name, value in values.items()}
     return MujocoRobot(
         context=context,
+        namespace=namespace,
         parameter_overrides=[Parameter(name, value=value) for name, value in values.items()],
     )
 

@@ -15,20 +15,17 @@ pytest.importorskip('rclpy')
 pytest.importorskip('faster_vla_msgs')
 
 from action_msgs.msg import GoalStatus
-from builtin_interfaces.msg import Duration
+from goal_helpers import Client, Result, start
 import policy_node_helpers as h
-from rclpy.action import ActionClient
 from rclpy.executors import SingleThreadedExecutor
 from rclpy.node import Node
 from std_msgs.msg import String
 from std_srvs.srv import SetBool
 
 from faster_core.errors import DecodeError
-from faster_vla_msgs.action import ExecuteInstruction
 
 pytestmark = pytest.mark.ros
 
-Result = ExecuteInstruction.Result
 SERVICE = '/action_dispatcher/enable'
 
 
@@ -64,43 +61,6 @@ def dispatcher(context, rig):
     rig.spin_until(rig.node.goals._enable.service_is_ready)
     yield d
     d.close()
-
-
-class Client:
-    """Sends goals to the policy node of a rig."""
-
-    def __init__(self, rig, patience=h.WAIT):
-        self.rig, self.feedback = rig, []
-        name = '/policy_node/execute_instruction'
-        self._client = ActionClient(rig.robot, ExecuteInstruction, name)
-        rig.spin_until(self._client.server_is_ready, patience)
-
-    def send(self, text='grasp the cup', *, limit=0.0, motion=False):
-        """Send a goal; returns its handle once it was accepted or refused."""
-        goal = ExecuteInstruction.Goal(instruction=text, enable_motion=motion)
-        whole = int(limit // 1)
-        goal.time_limit = Duration(sec=whole, nanosec=int((limit - whole) * 1e9))
-        future = self._client.send_goal_async(
-            goal, feedback_callback=lambda m: self.feedback.append(m.feedback)
-        )
-        self.rig.spin_until(future.done)
-        return future.result()
-
-    def result(self, handle):
-        """Wait for the end of a goal; returns status and result."""
-        future = handle.get_result_async()
-        self.rig.spin_until(future.done)
-        return future.result().status, future.result().result
-
-    def run(self, text='grasp the cup', **options):
-        return self.result(self.send(text, **options))
-
-
-def start(rig, client, **options):
-    """Send a goal and wait until it is being followed."""
-    handle = client.send(**options)
-    rig.spin_until(lambda: rig.node.instruction)
-    return handle
 
 
 def test_goal_with_motion_enables_the_dispatcher_and_disables_it_afterwards(rig, dispatcher):

@@ -114,7 +114,13 @@ class _Node:
     def __init__(self):
         self.log = []
 
-    def create_publisher(self, kind, topic, profile):
+    def get_parameters_by_prefix(self, prefix):
+        return {}
+
+    def resolve_topic_name(self, topic):
+        return topic
+
+    def create_publisher(self, kind, topic, profile, **options):
         return _Publisher(topic, self.log)
 
 

@@ -57,7 +57,7 @@ def test_what_is_not_given_has_the_documented_default(context):
     config, node = read(context)
     assert config['sync_slop'] == 0.05
     assert config['temperature'] == 0.0
-    assert config['enable_service'] == '/action_dispatcher/enable'
+    assert config['enable_service'] == 'action_dispatcher/enable'
     front, arm = config.cameras['front'], config.sources['arm']
     assert (front.topic, front.transport, front.timeout) == ('front/image_raw', 'raw', 0.2)
     assert (arm.topic, arm.field, arm.mapping) == ('joint_states', 'position', 'by_name')
@@ -133,6 +133,19 @@ def test_robot_file_of_the_r1_lite_is_accepted(context):
         ({'max_decode_failures': 0}, 'max_decode_failures: expected at least 1'),
         ({'observation_timeout': 0.0}, 'observation_timeout: expected more than 0.0'),
         ({'checkpoint_path': 7}, 'checkpoint_path: expected str, found 7'),
+        ({'trigger': 'sometimes'}, "trigger: expected one of continuous, on_demand, found 'some"),
+        ({'min_confidence': 0.5}, 'min_confidence: expected at most 0.0 .a logarithm., found 0.5'),
+        ({'min_confidence': 'high'}, "min_confidence: expected float, found 'high'"),
+        (
+            {'min_confidence': -1.0, 'publish_coarse': True},
+            'publish_coarse: expected false with min_confidence',
+        ),
+        ({'done_topic': True}, 'done_topic: expected str, found True'),
+        (
+            {'latency.warn': 1.0},
+            r'latency.warn: expected at most latency.error \(0.6 s\), found 1',
+        ),
+        ({'input_rate.warn_ratio': -0.1}, 'input_rate.warn_ratio: expected at least 0.0'),
     ],
 )
 def test_wrong_parameter_is_refused_by_name(context, changes, expected):
@@ -162,4 +175,31 @@ def test_changes_are_refused_with_the_name_until_they_are_allowed_again(context)
     assert node.set_parameters([Parameter('use_sim_time', value=False)])[0].successful
     allow()
     assert node.set_parameters([Parameter('reference_camera', value='rear')])[0].successful
+    node.destroy_node()
+
+
+def test_changeable_parameters_are_checked_and_handed_over_together(context):
+    node = make_node(context, parameter_overrides=h.overrides(GOOD | {'sync_slop': 0.1}))
+    node.declare_parameter('seed', 1)
+    seen, table = [], {name: policy_parameters.TABLE[name] for name in ('sync_slop', 'seed')}
+
+    def on_change(values):
+        seen.append(values)
+        if values.get('seed') == 13:
+            raise ConfigError('seed: expected anything but 13')
+
+    parameters.refuse_changes(node, table, on_change)
+    changes = h.overrides({'sync_slop': 0.2, 'seed': 5})
+    assert node.set_parameters_atomically(changes).successful
+    assert seen == [{'sync_slop': 0.2, 'seed': 5}]
+    for values, reason in (
+        ({'seed': -1}, 'seed: expected at least 0'),
+        ({'seed': 13}, 'seed: expected anything but 13'),
+        ({'seed': 6, 'reference_camera': 'rear'}, 'reference_camera: fixed while configured'),
+    ):
+        result = node.set_parameters_atomically(h.overrides(values))
+        assert not result.successful
+        assert reason in result.reason
+    assert node.get_parameter('seed').value == 5
+    assert len(seen) == 2
     node.destroy_node()

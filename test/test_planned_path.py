@@ -19,7 +19,13 @@ pytestmark = pytest.mark.ros
 
 
 class _Node:
-    def create_publisher(self, *_):
+    def get_parameters_by_prefix(self, prefix):
+        return {}
+
+    def resolve_topic_name(self, topic):
+        return topic
+
+    def create_publisher(self, *_, **options):
         return None
 
 

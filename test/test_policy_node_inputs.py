@@ -115,8 +115,12 @@ def test_feedback_far_from_the_image_is_refused(rig):
 
 
 BAD_IMAGES = {
-    'unknown encoding': ({'encoding': 'yuv999'}, "unknown encoding 'yuv999'; known: rgb8"),
-    'colours unknown': ({'encoding': '8UC3'}, "unknown encoding '8UC3'"),
+    'unknown encoding': (
+        {'encoding': 'yuv999'},
+        "'yuv999' is not known; expected one of rgb8",
+    ),
+    'colours unknown': ({'encoding': '8UC3'}, "encoding '8UC3' is not known"),
+    'sixteen bits': ({'encoding': 'rgb16'}, "encoding 'rgb16' has more than 8 bits"),
     'step too small': ({'step': 17}, 'rows of 17 bytes'),
     'step too large': ({'step': 19}, 'rows of 19 bytes'),
     'step zero': ({'step': 0}, 'rows of 0 bytes'),
@@ -152,6 +156,20 @@ def test_stamp_that_repeats_or_runs_back_is_refused(rig, back, expected):
     assert len(rig.moving_chunks()) == 1
 
 
+def test_camera_that_changes_its_size_is_refused_until_the_next_activation(rig):
+    rig.follow()
+    stamp = rig.sense(images={'wrist_left': h.image(rig.now(), size=(6, 4))})
+    expected = 'camera wrist_left: an image of 4 x 6 pixels, the first one had 6 x 4'
+    assert rig.wait_status(STALE, expected).num_observations_dropped == 1
+    assert rig.node.inputs.counts()['wrist_left'] == 1
+    assert len(rig.moving_chunks()) == 1
+    assert rig.node.trigger_deactivate() == rig.node.trigger_activate()
+    rig.say('grasp the cup')
+    stamp = max(rig.now(), stamp + 100_000_000)
+    rig.sense(stamp, images={'wrist_left': h.image(stamp, size=(6, 4))})
+    rig.spin_until(lambda: len(rig.moving_chunks()) == 2)
+
+
 def test_negative_stamp_is_refused_and_the_node_lives_on(rig):
     rig.say('grasp the cup')
     rig.sense(-5 * 10**9)
@@ -177,7 +195,7 @@ def test_newest_observation_wins_while_inference_is_busy(rig):
     rig.spin_until(rig.policy.entered.is_set)
     for k in (1, 2, 3):
         rig.sense(first + k * 50_000_000)
-        rig.spin_until(lambda k=k: rig.node.num_dropped == k - 1 and rig.node._thread._job)
+        rig.spin_until(lambda k=k: rig.node.num_dropped == k - 1 and rig.node.worker._job)
     rig.policy.gate.set()
     rig.spin_until(lambda: len(rig.moving_chunks()) == 2)
     assert rig.policy.observations[1].stamp == pytest.approx((first + 150_000_000) / 1e9)

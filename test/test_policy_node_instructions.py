@@ -108,7 +108,7 @@ def test_observation_that_waits_is_not_used_for_the_new_instruction(rig):
     rig.sense()
     rig.spin_until(rig.policy.entered.is_set)
     rig.sense()
-    rig.spin_until(lambda: rig.node._thread._job is not None)
+    rig.spin_until(lambda: rig.node.worker._job is not None)
     rig.say('grasp the bowl')
     rig.policy.gate.set()
     rig.spin(0.4)
@@ -132,10 +132,10 @@ def test_image_taken_just_before_the_flush_is_left_out(rig):
 
 def test_same_instruction_again_changes_nothing(rig):
     rig.follow('grasp the cup')
-    generation = rig.node.generation
+    generation = rig.node.instructions.generation
     rig.instruction.publish(String(data='grasp the cup'))
     rig.spin(0.4)
-    assert rig.node.generation == generation
+    assert rig.node.instructions.generation == generation
     assert not holds(rig)
 
 

@@ -33,15 +33,7 @@ def inference_threads():
     return [t for t in threading.enumerate() if t.name == 'inference']
 
 
-def call(rig, kind, name, **fields):
-    client = rig.robot.create_client(kind, name)
-    rig.spin_until(client.service_is_ready)
-    future = client.call_async(kind.Request(**fields))
-    rig.spin_until(future.done)
-    return future.result()
-
-
-def test_configure_activate_deactivate_cleanup_works_twice(context):
+def test_configure_cleanup_configure_works_twice(context):
     with h.rig(context, up=False) as rig:
         for count in (1, 2):
             rig.up()
@@ -100,7 +92,7 @@ def test_shutdown_while_moving_sends_a_hold(rig):
         (RuntimeError('out of memory'), 'RuntimeError: out of memory'),
     ],
 )
-def test_policy_that_cannot_be_loaded_leaves_the_node_unconfigured_and_silent(
+def test_exception_in_configure_is_logged_with_traceback_and_leaves_unconfigured(
     context, capfd, error, expected
 ):
     with h.rig(context, up=False) as rig:
@@ -193,17 +185,26 @@ def test_embodiment_is_latched_and_tells_the_layout(rig):
     assert found.component_kinds[-1] == ActionComponent.KIND_TWIST
 
 
-def test_exception_in_the_policy_is_a_fault_that_only_reactivation_leaves(rig, capfd):
+@pytest.mark.parametrize(
+    'error',
+    [
+        ZeroDivisionError('of the policy'),
+        RuntimeError('CUDA out of memory'),  # the base of torch's OutOfMemoryError
+    ],
+    ids=repr,
+)
+def test_exception_in_the_policy_is_a_fault_that_only_reactivation_leaves(rig, capfd, error):
     rig.follow()
-    rig.policy.error = ZeroDivisionError('of the policy')
+    rig.policy.error = error
     rig.sense()
-    status = rig.wait_status(PolicyStatus.STATE_FAULT, "ZeroDivisionError('of the policy')")
+    status = rig.wait_status(PolicyStatus.STATE_FAULT, repr(error))
     assert status.num_chunks_published == 1
     rig.spin_until(lambda: rig.chunks[-1].num_steps == 0)
-    assert capfd.readouterr().err.count('ZeroDivisionError: of the policy') == 1
+    log = capfd.readouterr().err
+    assert log.count(f'{type(error).__name__}: {error}') == log.count('Traceback') == 1
     assert not inference_threads()
     rig.say('grasp the bowl')
-    assert call(rig, Trigger, '/policy_node/reset').success
+    assert rig.call(Trigger, 'reset').success
     rig.spin(1.2)
     assert rig.status.state == PolicyStatus.STATE_FAULT
     assert rig.node.instruction == ''
@@ -256,7 +257,7 @@ def test_decode_failure_is_counted_and_publishes_nothing(rig, error, values, exp
 
 def test_reset_drops_instruction_and_has_the_inference_thread_reset_the_policy(rig):
     rig.follow()
-    answer = call(rig, Trigger, '/policy_node/reset')
+    answer = rig.call(Trigger, 'reset')
     assert answer.success
     assert rig.chunks[-1].num_steps == 0
     assert rig.status.state == PolicyStatus.STATE_IDLE
@@ -269,13 +270,13 @@ def test_reset_drops_instruction_and_has_the_inference_thread_reset_the_policy(r
 
 def test_pause_holds_and_resume_goes_on_with_the_same_instruction(rig):
     rig.follow()
-    assert call(rig, SetBool, '/policy_node/pause', data=True).success
+    assert rig.call(SetBool, 'pause', data=True).success
     rig.spin_until(lambda: rig.chunks[-1].num_steps == 0)
     rig.wait_status(PolicyStatus.STATE_IDLE, 'paused')
     rig.sense()
     rig.spin(0.3)
     assert rig.chunks[-1].num_steps == 0
-    assert call(rig, SetBool, '/policy_node/pause', data=False).success
+    assert rig.call(SetBool, 'pause', data=False).success
     rig.sense()
     rig.spin_until(lambda: len(rig.moving_chunks()) == 2)
     assert rig.moving_chunks()[-1].instruction == 'grasp the cup'
@@ -284,21 +285,93 @@ def test_pause_holds_and_resume_goes_on_with_the_same_instruction(rig):
 def test_services_of_an_inactive_node_say_so(rig):
     rig.node.trigger_deactivate()
     rig.spin_until(lambda: rig.chunks)
-    for kind, name in ((Trigger, 'reset'), (SetBool, 'pause')):
-        answer = call(rig, kind, f'/policy_node/{name}')
+    for kind, name in (
+        (Trigger, 'reset'),
+        (SetBool, 'pause'),
+        (Trigger, 'start_instruction'),
+        (Trigger, 'cancel_instruction'),
+    ):
+        answer = rig.call(kind, name)
         assert not answer.success
         assert answer.message == 'the policy node is not active'
     assert len(rig.chunks) == 1
 
 
 def test_parameters_are_fixed_while_configured_and_free_afterwards(rig):
-    change = [Parameter('sync_slop', value=0.01)]
+    change = [Parameter('use_receive_time', value=True)]
     result = rig.node.set_parameters(change)[0]
     assert not result.successful
-    assert result.reason == 'sync_slop: fixed while configured'
-    assert rig.node.config['sync_slop'] == 0.05
+    assert result.reason == 'use_receive_time: fixed while configured'
+    assert rig.node.config['use_receive_time'] is False
     rig.node.trigger_deactivate()
     rig.node.trigger_cleanup()
     assert rig.node.set_parameters(change)[0].successful
     assert rig.node.trigger_configure() == SUCCESS
-    assert rig.node.config['sync_slop'] == 0.01
+    assert rig.node.config['use_receive_time'] is True
+
+
+def test_deactivate_stops_worker_then_sends_safe_command_then_deactivates_publisher(
+    rig, monkeypatch
+):
+    order, node = [], rig.node
+    publisher = node.chunks._chunks
+
+    def noted(owner, name, event):
+        real = getattr(owner, name)
+
+        def call(*args, **options):
+            order.append((event, publisher.is_activated, bool(inference_threads())))
+            return real(*args, **options)
+
+        monkeypatch.setattr(owner, name, call)
+
+    rig.follow()
+    noted(node.worker, 'stop', 'stop worker')
+    noted(node.chunks, 'hold', 'safe command')
+    noted(publisher, 'on_deactivate', 'deactivate publisher')
+    assert node.trigger_deactivate() == SUCCESS
+    assert order == [
+        ('stop worker', True, True),
+        ('safe command', True, False),
+        ('deactivate publisher', True, False),
+    ]
+    assert not publisher.is_activated
+    rig.spin_until(lambda: rig.chunks[-1].num_steps == 0)
+
+
+def test_nothing_reaches_the_wire_through_a_deactivated_publisher(rig):
+    rig.follow()
+    rig.node.trigger_deactivate()
+    rig.spin_until(lambda: rig.chunks[-1].num_steps == 0)
+    count = len(rig.chunks)
+    rig.node.chunks.hold('')
+    rig.spin(0.3)
+    assert len(rig.chunks) == count
+
+
+@pytest.mark.parametrize('transition', ['activate', 'deactivate'])
+def test_exception_in_a_transition_is_logged_once_and_tears_everything_down(
+    context, capfd, monkeypatch, transition
+):
+    with h.rig(context) as rig:
+        if transition == 'activate':
+            rig.node.trigger_deactivate()
+        else:
+            rig.follow()
+
+        def fail(*_):
+            raise MemoryError('of the device')
+
+        broken = {'activate': 'recover', 'deactivate': 'set'}[transition]
+        monkeypatch.setattr(rig.node.status, broken, fail)
+        getattr(rig.node, f'trigger_{transition}')()
+        log = capfd.readouterr().err
+        assert f'on_{transition} failed' in log
+        assert log.count(f'on_{transition} failed') == 1
+        assert not inference_threads()
+        assert rig.node.policy is None
+        rig.spin_until(lambda: not rig.robot.count_publishers('/policy_node/status'))
+        # Unconfigured: it can be configured anew.
+        count = len(rig.moving_chunks())
+        rig.up().follow()
+        assert len(rig.moving_chunks()) == count + 1

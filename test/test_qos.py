@@ -6,6 +6,7 @@ pytest.importorskip('rclpy')
 pytest.importorskip('faster_vla_msgs')
 
 import policy_node_helpers as h
+from rclpy.lifecycle import TransitionCallbackReturn
 from rclpy.qos import DurabilityPolicy, QoSProfile, ReliabilityPolicy
 from sensor_msgs.msg import Image, JointState
 from std_msgs.msg import String
@@ -48,22 +49,109 @@ def test_instruction_of_default_and_of_latched_publishers_arrives(context, profi
         assert rig.node.instruction == 'grasp the cup'
 
 
-def test_incompatible_listener_is_reported_once_with_topic_and_policy(context, capfd):
-    with h.rig(context) as rig:
+class Reports:
+    """Lines of the log about incompatible QoS."""
+
+    def __init__(self, capfd):
+        self._capfd, self._lines = capfd, []
         capfd.readouterr()
-        log = []
 
-        def reports():
-            log.extend(capfd.readouterr().err.splitlines())
-            return [line for line in log if 'incompatible QoS' in line and '[policy_node]' in line]
+    def __call__(self):
+        self._lines += self._capfd.readouterr().err.splitlines()
+        return [
+            line for line in self._lines if 'incompatible QoS' in line and '[policy_node]' in line
+        ]
 
-        topic = '/policy_node/action_chunk'
+
+def test_incompatible_listener_is_reported_once_as_an_error_with_topic_and_policy(context, capfd):
+    with h.rig(context) as rig:
+        reports, topic = Reports(capfd), '/policy_node/action_chunk'
         rig.robot.create_subscription(ActionChunk, topic, lambda _: None, LATCHED)
         rig.spin_until(reports)
+        rig.robot.create_subscription(ActionChunk, topic, lambda _: None, LATCHED)
         rig.spin(0.5)
         assert len(reports()) == 1
-        assert 'action_chunk' in reports()[0]
+        assert '[ERROR]' in reports()[0]
+        assert f'{topic}: incompatible QoS, a subscriber cannot be served' in reports()[0]
         assert 'DURABILITY' in reports()[0]
+
+
+def test_incompatible_publisher_is_reported_once_as_an_error(context, capfd):
+    with h.rig(context) as rig:
+        reports = Reports(capfd)
+        rig.robot.create_publisher(String, '/instruction', BEST_EFFORT)
+        rig.spin_until(reports)
+        rig.spin(0.3)
+        assert len(reports()) == 1
+        assert '[ERROR]' in reports()[0]
+        assert '/instruction: incompatible QoS, a publisher cannot be heard' in reports()[0]
+        assert 'RELIABILITY' in reports()[0]
+
+
+def test_overridden_durability_brings_the_instruction_that_was_latched_before(context):
+    override = {'qos_overrides./instruction.subscription.durability': 'transient_local'}
+    with h.rig(context, up=False, **override) as rig:
+        rig.robot.destroy_publisher(rig.instruction)
+        rig.instruction = rig.robot.create_publisher(String, '/instruction', LATCHED)
+        rig.instruction.publish(String(data='grasp the cup'))
+        rig.up()
+        rig.spin_until(lambda: rig.node.instructions.last == 'grasp the cup')
+
+
+def endpoint(node, topic):
+    own = [e for e in (*node.publishers, *node.subscriptions) if e.topic_name == topic]
+    assert len(own) == 1
+    return own[0].qos_profile
+
+
+def test_overrides_reach_their_endpoint_and_no_other_one(context):
+    values = {
+        'qos_overrides./policy_node/action_chunk.publisher.depth': 4,
+        'qos_overrides./policy_node/timing.publisher.reliability': 'best_effort',
+        'qos_overrides./head.subscription.depth': 7,
+        'qos_overrides./head.subscription.reliability': 'reliable',
+    }
+    with h.rig(context, **values) as rig:
+        node = rig.node
+        assert endpoint(node, '/policy_node/action_chunk').depth == 4
+        timing = endpoint(node, '/policy_node/timing')
+        assert timing.reliability == ReliabilityPolicy.BEST_EFFORT
+        head, wrist = endpoint(node, '/head'), endpoint(node, '/wrist_left')
+        assert (head.depth, head.reliability) == (7, ReliabilityPolicy.RELIABLE)
+        assert (wrist.depth, wrist.reliability) == (2, ReliabilityPolicy.BEST_EFFORT)
+        assert (qos.IMAGE.depth, qos.CHUNK.depth) == (2, 1)  # the profiles are shared
+        # What was not overridden can be seen and is read-only.
+        name = 'qos_overrides./instruction.subscription.durability'
+        assert node.get_parameter(name).value == 'volatile'
+        # The same once more: the parameters are declared already.
+        node.trigger_deactivate()
+        node.trigger_cleanup()
+        rig.up()
+        assert endpoint(node, '/head').depth == 7
+
+
+@pytest.mark.parametrize(
+    ('name', 'value', 'expected'),
+    [
+        ('/instruction.subscription.durability', 'latched', "transient_local, found 'latched'"),
+        ('/instruction.subscription.depth', 0, 'expected int of at least 1, found 0'),
+        ('/instruction.subscription.depth', 'two', "expected int of at least 1, found 'two'"),
+        ('/instruction.subscription.deadline', 5, 'expected one of history, depth'),
+        ('/policy_node/action_chunk.publisher.durability', 'transient_local', 'expected one of'),
+        ('/instuction.subscription.depth', 5, 'the node has no such subscription'),
+        ('/instruction.depth', 5, 'expected <topic>.publisher or <topic>.subscription'),
+        ('/policy_node/status.subscription.depth', 5, 'the node has no such subscription'),
+    ],
+)
+def test_wrong_override_is_refused_by_name(context, capfd, name, value, expected):
+    with h.rig(context, up=False, **{f'qos_overrides.{name}': value}) as rig:
+        assert rig.node.trigger_configure() == TransitionCallbackReturn.FAILURE
+        log = capfd.readouterr().err
+        assert f'cannot configure: qos_overrides.{name}: ' in log
+        assert expected in log
+        assert 'Traceback' not in log
+        assert not rig.node.count_subscribers('/head')
+        assert not rig.node.count_publishers('/policy_node/status')
 
 
 def test_status_reaches_early_volatile_and_late_latched_listeners(context):

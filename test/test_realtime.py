@@ -84,6 +84,16 @@ def test_longer_lag_is_given_up_instead_of_run_in_a_burst(sim):
     assert 99 <= len(sim.steps) <= 103
 
 
+def test_whoever_commands_is_called_before_every_slice_with_the_time_it_was_due_at(sim):
+    called = []
+    robot = RealTimeRobot(
+        sim, 100.0, RealTimeConfig(slice=0.005), lambda due: called.append((due, len(sim.steps)))
+    )
+    _catch_up(robot, 100.0201)  # late: times are those of the slices, not of now
+    np.testing.assert_allclose([due for due, _ in called], [100.005, 100.01, 100.015, 100.02])
+    assert [done for _, done in called] == [0, 1, 2, 3]
+
+
 def test_slices_have_the_length_asked_for(sim):
     robot = _robot(sim, slice=0.02)
     _follow(robot, 100.0, 1.0)

@@ -1,5 +1,6 @@
 """Cameras of the simulated robot: pictures, falling behind, failing, ending. Without ROS."""
 
+import functools
 import threading
 
 import numpy as np
@@ -10,6 +11,7 @@ pytest.importorskip('mujoco')
 import cv2
 
 from faster_core.sim import R1LiteSim
+from faster_core.sim.robot import make_robot
 from faster_vla_ros.robot_cameras import CameraThread, encode_jpeg
 
 PATIENT = 30.0
@@ -133,6 +135,22 @@ def test_close_drops_what_waits_and_ends_the_thread(deliveries, sim):
     cameras.close(PATIENT)
     assert not cameras._thread.is_alive()
     assert deliveries.stamps() == [0] and deliveries.failures == []
+
+
+def test_without_a_quality_pictures_are_arrays_of_any_robot(deliveries):
+    build = functools.partial(make_robot, 'dual_arm')
+    robot = build()
+    cameras = CameraThread(
+        {'cam_high': (64, 48)}, None, deliveries.take, deliveries.failures.append, make_sim=build
+    )
+    assert cameras.wait_until_ready(PATIENT)
+    cameras.show(robot.pose(), 7)
+    assert deliveries.wait_for(1)
+    camera, stamp, image = deliveries.pictures[0]
+    assert (camera, stamp) == ('cam_high', 7)
+    np.testing.assert_array_equal(image, robot.render('cam_high', (64, 48)))
+    cameras.close(PATIENT)
+    robot.close()
 
 
 def test_jpeg_keeps_the_order_of_colours_and_quality_costs_bytes():

@@ -1,15 +1,27 @@
-"""The built-in simulated Galaxea R1 Lite: model, scene, tasks, expert and demonstrations.
+"""The built-in simulated robots: models, scenes, tasks, expert and demonstrations.
 
-Importing this package chooses a headless renderer unless `MUJOCO_GL` already says which.
+Importing this package chooses a headless renderer unless `MUJOCO_GL` already says which; MuJoCo
+itself is imported when the simulator is first named, so that the controller models
+(`faster_core.sim.controllers`) need numpy alone.
 """
 
 import ctypes.util
+import importlib
 import os
 
 if 'MUJOCO_GL' not in os.environ:
     os.environ['MUJOCO_GL'] = 'egl' if ctypes.util.find_library('EGL') else 'osmesa'
 
-from faster_core.sim.r1_lite import R1LiteSim
-from faster_core.sim.tasks import Task, TASKS
-
+_HOMES = {
+    'R1LiteSim': 'faster_core.sim.r1_lite',
+    'TASKS': 'faster_core.sim.tasks',
+    'Task': 'faster_core.sim.tasks',
+}
 __all__ = ['TASKS', 'R1LiteSim', 'Task']
+
+
+def __getattr__(name: str):
+    """Import the simulator when one of its public names is asked for."""
+    if name not in _HOMES:
+        raise AttributeError(f'module {__name__!r} has no attribute {name!r}')
+    return getattr(importlib.import_module(_HOMES[name]), name)

@@ -8,14 +8,14 @@ and the fourth feedback value stay inert (zero).
 
 from __future__ import annotations
 
-import atexit
-
 import mujoco
 import numpy as np
 
 from faster_core.embodiment import Embodiment
 from faster_core.paths import embodiment_file
 from faster_core.sim import scene
+from faster_core.sim.rendering import Renderers
+from faster_core.sim.robot import checked, Part, PartKind
 from faster_core.sim.tasks import scene_task, Task, TASKS
 
 SIDES = ('left', 'right')
@@ -27,11 +27,36 @@ SUCCESS_HOLD = 1.0
 COMMAND_RATE = 45.0
 
 
+PARTS = (
+    *(
+        part
+        for side in SIDES
+        for part in (
+            Part(
+                name=f'{side}_arm',
+                kind=PartKind.JOINTS,
+                joints=tuple(f'{side}_arm_joint{i}' for i in range(1, 7)),
+            ),
+            Part(
+                name=f'{side}_gripper',
+                kind=PartKind.GRIPPER,
+                joints=(f'{side}_gripper_joint',),
+            ),
+        )
+    ),
+    Part(name='torso', kind=PartKind.JOINTS, joints=tuple(f'torso_joint{i}' for i in (1, 2, 3))),
+    Part(name='base', kind=PartKind.BASE),
+)
+
+
 class R1LiteSim:
     """R1 Lite, table, blocks and posts; deterministic for a seed and a command sequence.
 
     The renderer belongs to the thread that first calls `render`.
     """
+
+    parts = PARTS
+    cameras = tuple(CAMERAS)
 
     def __init__(self, *, image_size: int = 96) -> None:
         """Compile the model; `image_size` is the default square render size in pixels."""
@@ -39,7 +64,7 @@ class R1LiteSim:
         self.image_size = image_size
         self.model = scene.build_model()
         self.data = mujoco.MjData(self.model)
-        self._renderers: dict[tuple[int, int], mujoco.Renderer] = {}
+        self._renderers = Renderers(self.model)
         self._timestep = self.model.opt.timestep
         self._arm_qpos = {s: self._addresses(s, 'qposadr') for s in SIDES}
         self._arm_dof = {s: self._addresses(s, 'dofadr') for s in SIDES}
@@ -123,14 +148,10 @@ class R1LiteSim:
         Raises:
             ValueError: unknown component, wrong size or a value that is not finite.
         """
-        values = np.asarray(values, dtype=float)
         sizes = {c.name: c.size for c in self.embodiment.action}
         if component not in sizes:
             raise ValueError(f'unknown component {component!r}; known: {", ".join(sizes)}')
-        if values.shape != (sizes[component],) or not np.isfinite(values).all():
-            raise ValueError(
-                f'{component}: expected {sizes[component]} finite values, found {values}'
-            )
+        values = checked(component, values, sizes[component])
         if component == 'base':
             self._base_twist = values.copy()
         elif component == 'torso':
@@ -141,6 +162,35 @@ class R1LiteSim:
                 self.data.ctrl[self._arm_ctrl[side]] = values
             else:
                 self.data.ctrl[self._gripper_ctrl[side]] = np.clip(values[0], 0.0, 0.1) / 2
+
+    def set_positions(self, part: str, positions: np.ndarray) -> None:
+        """Set the position set-point of a part: arms, grippers and, by its joints [3], the torso.
+
+        Raises:
+            ValueError: no such part, wrong size or a value that is not finite.
+        """
+        if part == 'torso':
+            low, high = self._torso_range.T
+            self._torso_target = np.clip(checked(part, positions, 3), low, high)
+            self._torso_twist = np.zeros(3)
+        elif part == 'base':
+            raise ValueError('base: takes a speed, not positions')
+        else:
+            self.set_command(part, positions)
+
+    def set_base_speed(self, twist: np.ndarray) -> None:
+        """Set the speed of the base (vx, vy, wz); ValueError as `set_command`."""
+        self.set_command('base', twist)
+
+    def joint_feedback(self, part: str) -> tuple[np.ndarray, np.ndarray]:
+        """Return positions and velocities of a part's own joints (`feedback`; the torso: [3])."""
+        position, velocity = self.feedback(part)
+        return (position[:3], velocity[:3]) if part == 'torso' else (position, velocity)
+
+    @property
+    def task_name(self) -> str:
+        """Name of the task asked for."""
+        return self.task.name
 
     def step(self, duration: float) -> None:
         """Advance by `duration` seconds: physics steps of 2 ms, the rest is carried over."""
@@ -216,19 +266,8 @@ class R1LiteSim:
             RGB uint8 [height, width, 3].
         """
         size = size or self.image_size
-        width, height = (size, size) if isinstance(size, int) else size
-        renderer = self._renderers.get((width, height))
-        if renderer is None:
-            renderer = mujoco.Renderer(self.model, height, width)
-            # Registered after mujoco's own exit hook, hence run before it: contexts must be
-            # freed while the GL display still exists.
-            atexit.register(_close_renderers, self._renderers)
-            flags = renderer.scene.flags
-            flags[mujoco.mjtRndFlag.mjRND_SHADOW] = False
-            flags[mujoco.mjtRndFlag.mjRND_REFLECTION] = False
-            self._renderers[width, height] = renderer
-        renderer.update_scene(self.data, CAMERAS.get(camera, camera))
-        return renderer.render()
+        size = (size, size) if isinstance(size, int) else size
+        return self._renderers.render(self.data, CAMERAS.get(camera, camera), size)
 
     def success(self) -> bool:
         """Whether the task's predicate holds right now."""
@@ -270,15 +309,10 @@ class R1LiteSim:
 
     def close(self) -> None:
         """Free the renderers."""
-        _close_renderers(self._renderers)
+        self._renderers.close()
 
     def _addresses(self, side: str, field: str) -> list[int]:
         return [getattr(self.model.joint(f'{side}_joint{i}'), field)[0] for i in range(1, 7)]
-
-
-def _close_renderers(renderers: dict) -> None:
-    while renderers:
-        renderers.popitem()[1].close()
 
 
 def torso_pose(q: np.ndarray) -> np.ndarray:

@@ -7,12 +7,13 @@ seconds, so that behaviour in time is tested without waiting.
 from __future__ import annotations
 
 import collections
+from collections.abc import Callable
 import dataclasses
 
 import numpy as np
 
 from faster_core.errors import ConfigError
-from faster_core.sim.r1_lite import R1LiteSim
+from faster_core.sim.robot import SimulatedRobot
 
 # Length of the window the real-time factor is taken over, seconds.
 FACTOR_WINDOW = 2.0
@@ -23,7 +24,7 @@ class RealTimeConfig:
     """How simulated time follows the clock, and the robot's own watchdogs.
 
     Attributes:
-        slice: simulated seconds per call of `R1LiteSim.step`; a multiple of the physics step.
+        slice: simulated seconds per call of the simulator's `step`.
         max_lag: simulated time further behind the clock than this is given up instead of being
             caught up in one burst; the real-time factor then falls below one.
         base_timeout: seconds after which the last base speed is forgotten. 0: never, as the
@@ -53,10 +54,22 @@ class RealTimeRobot:
     """A simulator that follows a clock and forgets speed commands when nobody repeats them."""
 
     def __init__(
-        self, sim: R1LiteSim, now: float, config: RealTimeConfig = RealTimeConfig()
+        self,
+        sim: SimulatedRobot,
+        now: float,
+        config: RealTimeConfig = RealTimeConfig(),
+        before_slice: Callable[[float], None] = lambda _: None,
     ) -> None:
-        """Start the clock at `now` seconds."""
+        """Start the clock.
+
+        Args:
+            sim: the simulator.
+            now: seconds.
+            config: how it follows the clock.
+            before_slice: called before every slice with the time it was due at.
+        """
         self.sim, self._config = sim, config
+        self.before_slice = before_slice
         self._timeouts = {'base': config.base_timeout, 'torso': config.torso_timeout}
         self._commanded_at: dict[str, float] = {}
         self._braked = False
@@ -75,7 +88,7 @@ class RealTimeRobot:
         return self.num_slices * self._config.slice
 
     def reset(self, seed: int, task: str | None = None) -> None:
-        """Start an episode; commands of the last one are forgotten (errors: `R1LiteSim.reset`)."""
+        """Start an episode; commands of the last one are forgotten (errors: the simulator's)."""
         self.sim.reset(seed, task)
         self._commanded_at.clear()
 
@@ -102,6 +115,7 @@ class RealTimeRobot:
         if now < self._due:
             return self._due - now
         self._forget_old_speeds(now)
+        self.before_slice(self._due)
         self.sim.step(self._config.slice)
         self.num_slices += 1
         self._due += self._config.slice

@@ -20,7 +20,7 @@ class EmergencyStop:
         """Subscribe; `timeout` in seconds, 0: silence means nothing."""
         self._timeout = timeout
         self._pressed, self._heard = False, time.perf_counter()
-        node.create_subscription(Bool, 'estop', self._take, qos.COMMAND)
+        qos.subscription(node, Bool, 'estop', self._take, qos.COMMAND)
 
     def _take(self, message: Bool) -> None:
         self._pressed, self._heard = message.data, time.perf_counter()

@@ -19,7 +19,7 @@ class TopicChannel:
 
     def __init__(self, node: Node, message_type: type, topic: str) -> None:
         """Create the publisher."""
-        self._publisher = node.create_publisher(message_type, topic, qos.COMMAND)
+        self._publisher = qos.publisher(node, message_type, topic, qos.COMMAND)
 
     def send(self, message: Any) -> None:
         """Publish a message."""

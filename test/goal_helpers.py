@@ -1,0 +1,46 @@
+"""A client of `execute_instruction`, for all tests in which goals run."""
+
+from builtin_interfaces.msg import Duration
+import policy_node_helpers as h
+from rclpy.action import ActionClient
+
+from faster_vla_msgs.action import ExecuteInstruction
+
+Result = ExecuteInstruction.Result
+
+
+class Client:
+    """Sends goals to the policy node of a rig."""
+
+    def __init__(self, rig, patience=h.WAIT):
+        self.rig, self.feedback = rig, []
+        name = '/policy_node/execute_instruction'
+        self._client = ActionClient(rig.robot, ExecuteInstruction, name)
+        rig.spin_until(self._client.server_is_ready, patience)
+
+    def send(self, text='grasp the cup', *, limit=0.0, motion=False):
+        """Send a goal; returns its handle once it was accepted or refused."""
+        goal = ExecuteInstruction.Goal(instruction=text, enable_motion=motion)
+        whole = int(limit // 1)
+        goal.time_limit = Duration(sec=whole, nanosec=int((limit - whole) * 1e9))
+        future = self._client.send_goal_async(
+            goal, feedback_callback=lambda m: self.feedback.append(m.feedback)
+        )
+        self.rig.spin_until(future.done)
+        return future.result()
+
+    def result(self, handle):
+        """Wait for the end of a goal; returns status and result."""
+        future = handle.get_result_async()
+        self.rig.spin_until(future.done)
+        return future.result().status, future.result().result
+
+    def run(self, text='grasp the cup', **options):
+        return self.result(self.send(text, **options))
+
+
+def start(rig, client, **options):
+    """Send a goal and wait until it is being followed."""
+    handle = client.send(**options)
+    rig.spin_until(lambda: rig.node.instruction)
+    return handle

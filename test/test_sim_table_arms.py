@@ -1,0 +1,234 @@
+"""The single arm and the dual arm in simulation: kinematics, limits, scene, cameras."""
+
+import numpy as np
+import pytest
+
+pytest.importorskip('mujoco')
+
+from faster_core.errors import ConfigError
+from faster_core.sim.robot import make_robot, PartKind, ROBOTS
+from faster_core.sim.table_arms import BLOCK_DISTANCE, BLOCKS, DualArmSim, SingleArmSim
+
+# Published Denavit-Hartenberg parameters (a, d, alpha): Franka's in Craig's convention, Universal
+# Robots' in the standard one.
+FR3_DH = (
+    (0.0, 0.333, 0.0),
+    (0.0, 0.0, -np.pi / 2),
+    (0.0, 0.316, np.pi / 2),
+    (0.0825, 0.0, np.pi / 2),
+    (-0.0825, 0.384, -np.pi / 2),
+    (0.0, 0.0, np.pi / 2),
+    (0.088, 0.0, np.pi / 2),
+)
+UR5E_DH = (
+    (0.0, 0.1625, np.pi / 2),
+    (-0.425, 0.0, 0.0),
+    (-0.3922, 0.0, 0.0),
+    (0.0, 0.1333, np.pi / 2),
+    (0.0, 0.0997, -np.pi / 2),
+    (0.0, 0.0996, 0.0),
+)
+SIMS = {
+    'fr3': lambda: SingleArmSim('fr3'),
+    'ur5e': lambda: SingleArmSim('ur5e'),
+    'dual': DualArmSim,
+}
+
+
+@pytest.fixture(scope='module', params=SIMS)
+def any_sim(request):
+    made = SIMS[request.param]()
+    yield made
+    made.close()
+
+
+@pytest.fixture
+def sim(any_sim):
+    any_sim.reset(0)
+    return any_sim
+
+
+def rotation(axis, angle):
+    c, s = np.cos(angle), np.sin(angle)
+    i, j = [(1, 2), (2, 0), (0, 1)]['xyz'.index(axis)]
+    found = np.eye(4)
+    found[i, i] = found[j, j] = c
+    found[i, j], found[j, i] = -s, s
+    return found
+
+
+def shift(x=0.0, z=0.0):
+    found = np.eye(4)
+    found[:3, 3] = [x, 0.0, z]
+    return found
+
+
+def arms_of(sim):
+    return [p for p in sim.parts if p.kind is PartKind.JOINTS]
+
+
+@pytest.mark.parametrize(
+    'q', [np.zeros(7), np.array([0.3, -0.5, 0.7, -1.9, 0.4, 1.8, -0.6])], ids=['zero', 'bent']
+)
+def test_the_fr3s_flange_is_where_the_dh_parameters_put_it(q):
+    sim = SingleArmSim('fr3')
+    sim.data.qpos[sim._rows['arm'][0]] = q
+    sim.show(sim.pose())
+    pose = np.eye(4)
+    for angle, (a, d, alpha) in zip(q, FR3_DH, strict=True):
+        pose = pose @ rotation('x', alpha) @ shift(x=a) @ rotation('z', angle) @ shift(z=d)
+    hand = pose @ shift(z=0.107) @ rotation('z', -np.pi / 4)
+    np.testing.assert_allclose(sim.data.body('hand').xpos, hand[:3, 3], atol=1e-5)
+    np.testing.assert_allclose(sim.data.body('hand').xmat.reshape(3, 3), hand[:3, :3], atol=1e-5)
+
+
+@pytest.mark.parametrize(
+    'q', [np.zeros(6), np.array([0.3, -1.2, 1.4, -1.9, -1.1, 0.6])], ids=['zero', 'bent']
+)
+def test_the_ur5es_flange_is_where_the_dh_parameters_put_it(q):
+    sim = SingleArmSim('ur5e')
+    sim.data.qpos[sim._rows['arm'][0]] = q
+    sim.show(sim.pose())
+    pose = rotation('z', np.pi)
+    for angle, (a, d, alpha) in zip(q, UR5E_DH, strict=True):
+        pose = pose @ rotation('z', angle) @ shift(z=d) @ shift(x=a) @ rotation('x', alpha)
+    np.testing.assert_allclose(sim.data.body('hand').xpos, pose[:3, 3], atol=1e-5)
+
+
+def test_alohas_arms_face_each_other_and_their_hands_stay_apart():
+    sim = DualArmSim()
+    left, right = (sim.data.body(f'{s}_hand').xpos for s in ('left', 'right'))
+    assert left[1] > 0.1 and right[1] < -0.1
+    np.testing.assert_allclose(left * [1, -1, 1], right, atol=1e-6)
+
+
+def test_joints_follow_their_set_points_and_stay_there(sim):
+    for part in sim.parts:
+        start, _ = sim.joint_feedback(part.name)
+        offset = -0.01 if part.kind is PartKind.GRIPPER else 0.2
+        sim.set_positions(part.name, start + offset)
+    before = {p.name: sim.joint_feedback(p.name)[0] for p in sim.parts}
+    sim.step(1.5)
+    for part in sim.parts:
+        position, velocity = sim.joint_feedback(part.name)
+        offset = -0.01 if part.kind is PartKind.GRIPPER else 0.2
+        tolerance = 1e-3 if part.kind is PartKind.GRIPPER else 0.01
+        np.testing.assert_allclose(position - before[part.name], offset, atol=tolerance)
+        assert np.abs(velocity).max() < 0.02
+
+
+def test_gravity_does_not_pull_the_arms_down(sim):
+    before = {p.name: sim.joint_feedback(p.name)[0] for p in sim.parts}
+    sim.step(2.0)
+    for name, position in before.items():
+        np.testing.assert_allclose(sim.joint_feedback(name)[0], position, atol=2e-3)
+
+
+def test_a_set_point_beyond_the_limits_is_carried_out_up_to_them(sim):
+    for part in arms_of(sim):
+        count = len(part.joints)
+        sim.set_positions(part.name, np.full(count, 100.0))
+        rows = sim._rows[part.name]
+        sim.step(0.01)
+        limits = sim.model.actuator_ctrlrange[rows[2]]
+        assert (np.abs(limits) < 7.0).all() and (limits[:, 0] < limits[:, 1]).all()
+        assert sim.model.actuator_ctrllimited[rows[2]].all()
+
+
+def test_wrong_commands_are_refused_by_name(sim):
+    name, count = sim.parts[0].name, len(sim.parts[0].joints)
+    with pytest.raises(ValueError, match=f'{name}: expected {count} finite values'):
+        sim.set_positions(name, np.zeros(count + 1))
+    with pytest.raises(ValueError, match='finite'):
+        sim.set_positions(name, np.full(count, np.nan))
+    with pytest.raises(ValueError, match=r'unknown part .*leg.*known: '):
+        sim.set_positions('leg', np.zeros(1))
+    with pytest.raises(ValueError, match='this robot has none'):
+        sim.set_base_speed(np.zeros(3))
+    with pytest.raises(KeyError, match='has none'):
+        sim.reset(0, 'pick_red')
+
+
+def test_a_seed_decides_where_the_blocks_are(sim):
+    def places(seed):
+        sim.reset(seed)
+        return np.array([sim.world_state()[b][0] for b in BLOCKS])
+
+    first, second = places(1), places(2)
+    assert np.abs(first - second).max() > 0.01
+    np.testing.assert_array_equal(places(1), first)
+    for seed in range(20):
+        xy = places(seed)[:, :2]
+        gaps = [np.linalg.norm(xy[i] - xy[j]) for i in range(3) for j in range(i)]
+        assert min(gaps) >= BLOCK_DISTANCE
+
+
+def test_blocks_rest_on_the_table(sim):
+    before = sim.world_state()
+    sim.step(1.0)
+    for block in BLOCKS:
+        np.testing.assert_allclose(sim.world_state()[block][0], before[block][0], atol=2e-3)
+
+
+def test_every_camera_sees_the_table_and_all_together_every_block(sim):
+    seen = np.zeros(3, dtype=bool)
+    for camera in sim.cameras:
+        image = sim.render(camera, (160, 120)).astype(int)
+        assert image.shape == (120, 160, 3)
+        assert image.std() > 10.0, camera
+        for channel in range(3):
+            others = np.delete(image, channel, axis=2).max(axis=2)
+            seen[channel] |= ((image[..., channel] - others) > 60).sum() > 5
+    assert seen.all()
+
+
+def test_a_pose_can_be_shown_by_another_simulator(any_sim):
+    any_sim.reset(3)
+    twin = (
+        SIMS['dual']()
+        if len(any_sim.parts) == 4
+        else SingleArmSim('fr3' if len(any_sim.parts[0].joints) == 7 else 'ur5e')
+    )
+    try:
+        twin.show(any_sim.pose())
+        camera = any_sim.cameras[0]
+        np.testing.assert_array_equal(twin.render(camera, 64), any_sim.render(camera, 64))
+    finally:
+        twin.close()
+
+
+def test_the_same_commands_give_the_same_motion(sim):
+    def motion():
+        sim.reset(5)
+        sim.set_positions(sim.parts[0].name, sim.joint_feedback(sim.parts[0].name)[0] + 0.1)
+        for _ in range(7):
+            sim.step(0.005)  # two and a half steps of physics
+        return sim.pose()
+
+    first = motion()
+    np.testing.assert_array_equal(motion(), first)
+    assert sim.time == pytest.approx(0.036, abs=0.002)
+
+
+def test_robots_are_made_by_name_and_unknown_ones_refused():
+    for name in ROBOTS:
+        robot = make_robot(name)
+        assert robot.parts and robot.cameras and robot.seed == 0
+        assert not robot.succeeded()
+    with pytest.raises(ConfigError, match="r1_lite, single_arm, dual_arm, found 'hexapod'"):
+        make_robot('hexapod')
+    with pytest.raises(ConfigError, match="fr3, ur5e, found 'kuka'"):
+        make_robot('single_arm', arm_model='kuka')
+
+
+def test_the_r1_lites_torso_can_be_set_by_its_joints():
+    robot = make_robot('r1_lite')
+    start, _ = robot.joint_feedback('torso')
+    assert start.shape == (3,)
+    robot.set_positions('torso', start + np.array([0.1, -0.1, 0.05]))
+    robot.step(1.5)
+    np.testing.assert_allclose(
+        robot.joint_feedback('torso')[0], start + np.array([0.1, -0.1, 0.05]), atol=0.01
+    )
+    with pytest.raises(ValueError, match='takes a speed'):
+        robot.set_positions('base', np.zeros(3))
