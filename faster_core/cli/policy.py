@@ -18,6 +18,7 @@ def add_parser(subparsers: argparse._SubParsersAction) -> None:
 
 
 def _train(args: argparse.Namespace) -> int:
+    import os
     import pathlib
 
     from tqdm import tqdm
@@ -32,12 +33,17 @@ def _train(args: argparse.Namespace) -> int:
     config = from_mapping(PolicyTrainConfig, values, source=args.config)
     metadata = {'config': pathlib.Path(args.config).name, 'commit': git_commit()}
     last: dict[str, float] = {}
-    with tqdm(total=100.0, unit='%', bar_format='{l_bar}{bar}| {elapsed}{postfix}') as bar:
+    first = os.environ.get('RANK', '0') == '0'  # of the processes of torchrun one speaks
+    with tqdm(
+        total=100.0, unit='%', disable=not first, bar_format='{l_bar}{bar}| {elapsed}{postfix}'
+    ) as bar:
         for row in train(config, args.demos, args.tokenizer, args.out, metadata):
             bar.update(100.0 * row.get('progress', 0.0) - bar.n)
             if len(row) > 2:
                 last |= row
                 bar.set_postfix({k: f'{v:.4g}' for k, v in last.items() if k != 'progress'})
+    if not first:
+        return 0
     summary = {**last, 'checkpoint': f'{args.out}/checkpoint'}
     print(json.dumps(summary) if args.json else summary)
     return 0
