@@ -262,7 +262,7 @@ class ActionDispatcher(Node):
         if why := self._elsewhere():
             return f'the robot is not ours to move: {why}'
         for topic in self.config['exclusive_topics']:
-            if count := self.count_publishers(topic):
+            if count := self.count_publishers(self.resolve_topic_name(topic)):
                 return f'{topic} has {count} publishers, expected none'
         return ''
 

@@ -24,6 +24,8 @@ COMMANDS = {
     'disable': ('faster_vla_ros.commands', 'forbid motion'),
     'stop': ('faster_vla_ros.commands', 'stop the robot; latched until reset'),
     'reset': ('faster_vla_ros.commands', 'clear a stop; does not enable'),
+    'doctor': ('faster_vla_ros.doctor.command', 'what is wrong, before anything moves'),
+    'draft-robot': ('faster_vla_ros.draft.command', 'files of your own robot, from its URDF'),
     'demo': ('faster_vla_ros.demo', 'one instruction in simulation, with video'),
     'eval': ('faster_vla_ros.evaluate', 'success and latency over many episodes'),
     'bench': ('faster_core.cli.bench', 'latency of the policy alone'),

@@ -16,7 +16,6 @@ from typing import Any, TYPE_CHECKING
 
 from faster_core import paths
 from faster_core.errors import CheckpointError, ConfigError, FasterVlaError
-from faster_vla_ros.graph import GRAPHS
 
 if TYPE_CHECKING:
     from faster_core.evaluation.records import EpisodeRecord
@@ -33,7 +32,7 @@ FAILED = 1
 def add_parser(subparsers: argparse._SubParsersAction) -> None:
     """Add the `eval` command."""
     parser = subparsers.add_parser('eval', help='success and latency over many episodes')
-    parser.add_argument('graph', choices=sorted(GRAPHS))
+    parser.add_argument('graph', choices=sorted(ROBOTS))
     parser.add_argument('--episodes', type=_positive, default=50, help='per instruction')
     parser.add_argument('--seed', type=_not_negative, default=10000, help='first scene')
     parser.add_argument('--tasks', type=_names, default=None, help='a,b,c; default: all')

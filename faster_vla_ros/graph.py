@@ -1,6 +1,6 @@
 """The one description of what runs: nodes, executables, parameters, remappings, arguments.
 
-The launch file and `faster-vla up` both read it and add nothing of their own. It imports no ROS.
+The launch files and `faster-vla up` both read it and add nothing of their own. It imports no ROS.
 """
 
 from __future__ import annotations
@@ -8,196 +8,223 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 import dataclasses
 import pathlib
+import re
 from typing import Any
 
 from faster_core import paths
 from faster_core.errors import ConfigError
+from faster_core.execution.config import robot_file_parameters
+from faster_vla_ros.compat.fastdds import profile_variable
+from faster_vla_ros.graph_parts import Argument, Graph, NAMESPACE, NodeSpec, PACKAGE
+from faster_vla_ros.graph_robots import (
+    DUAL_ARM,
+    GraphRobots,
+    R1LITE_WBC,
+    Robot,
+    SimulatedRobot,
+    SINGLE_ARM,
+)
 
-PACKAGE = 'faster_vla_ros'
+__all__ = [
+    'ARGUMENTS',
+    'GRAPHS',
+    'NAMESPACE',
+    'PACKAGE',
+    'Argument',
+    'Graph',
+    'GraphDescription',
+    'NodeSpec',
+    'checkpoint_needed',
+    'dual_arm',
+    'fastdds_profile',
+    'r1lite_wbc',
+    'single_arm',
+]
 
-
-@dataclasses.dataclass(frozen=True, kw_only=True)
-class NodeSpec:
-    """One process of the graph.
-
-    Attributes:
-        name: node name.
-        executable: console script of the package; the module is `faster_vla_ros.<executable>`.
-        parameter_files: YAML files, applied in order.
-        parameters: applied after the files; no empty lists (they have no type).
-        remappings: (from, to) pairs.
-        ready_topic: latched topic on which the node says that it works (see `session.py`).
-        safe_stop: the node has commands to send before it ends; it must not be killed at once.
-    """
-
-    name: str
-    executable: str
-    parameter_files: tuple[pathlib.Path, ...] = ()
-    parameters: Mapping[str, Any] = dataclasses.field(default_factory=dict)
-    remappings: tuple[tuple[str, str], ...] = ()
-    ready_topic: str = ''
-    safe_stop: bool = False
-
-
-@dataclasses.dataclass(frozen=True, kw_only=True)
-class Graph:
-    """What runs together.
-
-    Attributes:
-        nodes: in starting order.
-        stop_order: names, first to be ended first. The policy ends before the dispatcher, so that
-            no chunk follows the safe commands; the robot ends last, so that it hears them.
-        environment: variables every process gets unless they are set already.
-    """
-
-    name: str
-    nodes: tuple[NodeSpec, ...]
-    stop_order: tuple[str, ...]
-    environment: Mapping[str, str]
-
-    def node(self, name: str) -> NodeSpec:
-        """Return the node of that name; KeyError if the graph has none."""
-        return {n.name: n for n in self.nodes}[name]
-
-
-@dataclasses.dataclass(frozen=True, kw_only=True)
-class Argument:
-    """One argument of the launch file and of `faster-vla up`; the default gives the type."""
-
-    name: str
-    default: bool | int | str
-    help: str
-
-    def parse(self, text: str) -> bool | int | str:
-        """Read a value as launch passes it: text.
-
-        Raises:
-            ConfigError: not a value of the argument's type.
-        """
-        if isinstance(self.default, bool):
-            if text.lower() not in ('true', 'false'):
-                raise ConfigError(f'{self.name}: expected true or false, found {text!r}')
-            return text.lower() == 'true'
-        if isinstance(self.default, int):
-            try:
-                return int(text)
-            except ValueError as e:
-                raise ConfigError(f'{self.name}: expected a whole number, found {text!r}') from e
-        return text
-
-    @property
-    def default_text(self) -> str:
-        """The default as launch writes it."""
-        if isinstance(self.default, bool):
-            return str(self.default).lower()
-        return str(self.default)
-
-
-ARGUMENTS = (
+_SHARED = (
     Argument(name='sim', default=True, help='start the simulated robot; false: a real one'),
-    Argument(name='checkpoint', default='', help='folder; empty: the shipped demo checkpoint'),
+    Argument(
+        name='checkpoint',
+        default='',
+        help='folder; empty: the shipped demo checkpoint, where there is one',
+    ),
     Argument(
         name='remote',
         default='',
         help='host:port of a policy server; of the checkpoint only embodiment.yaml is read then',
     ),
     Argument(name='engine', default='auto', help='runs the policy: auto, eager, openvino, …'),
-    Argument(name='params_file', default='', help='robot parameters; empty: config/robots'),
+    Argument(
+        name='params_file', default='', help='robot parameters: a path, or one below config/robots'
+    ),
+    Argument(name='namespace', default='', help='of all nodes, for a second robot: robot1'),
     Argument(name='dry_run', default=False, help='compute everything, command nothing'),
     Argument(
         name='auto_enable',
         default='sim',
+        choices=('sim', 'true', 'false'),
         help='motion without an explicit enable; "sim": only in simulation (the default)',
     ),
     Argument(name='instruction', default='', help='carried out from the start, if not empty'),
     Argument(name='seed', default=0, help='scene of the simulation at the start'),
+    Argument(name='use_sim_time', default=False, help='simulated robot publishes /clock'),
+    Argument(name='rviz', default=False, help='show config/rviz in RViz too', launch_only=True),
+)
+_OF_THE_DEMO = (
     Argument(name='task', default='', help='task of the simulation; empty: chosen by the seed'),
     Argument(name='vendor_images', default=False, help='simulate the vendor camera resolution'),
-    Argument(name='use_sim_time', default=False, help='simulated robot publishes /clock'),
 )
 
 # Resolution of the real cameras, (width, height): head as documented, wrists a usual one.
 VENDOR_SIZES = {'head_size': [1280, 720], 'wrist_size': [640, 480]}
-STOP_ORDER = ('policy_node', 'action_dispatcher', 'mujoco_robot')
+STOP_ORDER = ('policy_node', 'action_dispatcher', 'guard', 'mujoco_robot')
+_NAMESPACE = re.compile(r'/?([A-Za-z_][A-Za-z0-9_]*(?:/[A-Za-z_][A-Za-z0-9_]*)*)\Z')
 
 
-def r1lite_wbc(*, nodes: Sequence[str] | None = None, **arguments: Any) -> Graph:
-    """Describe the Galaxea R1 Lite under whole-body control.
+class GraphDescription:
+    """One kind of graph; called with values of its arguments it gives the `Graph`.
 
-    Args:
-        nodes: leave out every node that is not named here; None keeps all.
-        arguments: values of `ARGUMENTS`; what is not given has its default.
-
-    Raises:
-        ConfigError: unknown argument or node, a file that does not exist, or motion without an
-            explicit enable asked for on a real robot.
+    Attributes:
+        name: of the graph and its launch file.
+        help: one line.
+        arguments: what it can be told.
     """
-    values = _with_defaults(arguments)
-    sim, sim_time = values['sim'], {'use_sim_time': values['use_sim_time']}
-    if values['use_sim_time'] and not sim:
-        raise ConfigError('use_sim_time: only a simulated robot publishes /clock')
-    parameter_file = _existing(
-        values['params_file'] or paths.share_dir() / 'config' / 'robots' / 'r1_lite.yaml',
-        'params_file',
-    )
-    checkpoint = pathlib.Path(values['checkpoint'] or paths.demo_checkpoint())
-    embodiment = checkpoint / 'embodiment.yaml'
-    if not embodiment.is_file():
-        embodiment = paths.embodiment_file('r1_lite')
-    all_nodes = {
-        'mujoco_robot': NodeSpec(
-            name='mujoco_robot',
-            executable='mujoco_robot',
-            parameters={
-                'seed': values['seed'],
-                'task': values['task'],
-                'publish_clock': values['use_sim_time'],
-                **(VENDOR_SIZES if values['vendor_images'] else {}),
-            },
-            ready_topic='/mujoco_robot/task_success',
-        ),
-        'action_dispatcher': NodeSpec(
-            name='action_dispatcher',
-            executable='action_dispatcher',
-            parameter_files=(parameter_file,),
-            parameters={
-                'embodiment': str(embodiment.resolve()),
-                'require_enable': not _auto_enable(values),
-                'dry_run': values['dry_run'],
-                **sim_time,
-            },
-            remappings=(('action_chunk', '/policy_node/action_chunk'),),
-            ready_topic='/action_dispatcher/state',
-            safe_stop=True,
-        ),
-        'policy_node': NodeSpec(
-            name='policy_node',
-            executable='policy_node',
-            parameter_files=(parameter_file,),
-            parameters={
-                **_policy_source(values, checkpoint, embodiment),
-                'default_instruction': values['instruction'],
-                **sim_time,
-            },
-            ready_topic='/policy_node/status',
-        ),
-    }
-    if not sim:
-        del all_nodes['mujoco_robot']
-    chosen = _choose(all_nodes, nodes)
-    return Graph(
-        name='r1lite_wbc',
-        nodes=chosen,
-        stop_order=tuple(n for n in STOP_ORDER if n in {c.name for c in chosen}),
-        environment={
-            'FASTDDS_DEFAULT_PROFILES_FILE': str(fastdds_profile()),
-            'RCUTILS_LOGGING_BUFFERED_STREAM': '0',
-            'PYTHONUNBUFFERED': '1',
-        },
-    )
 
+    def __init__(self, kind: GraphRobots) -> None:
+        """Take the robots."""
+        self.name, self.help, self._kind = kind.name, kind.help, kind
+        self._robots = {r.name: r for r in kind.robots}
+        self.arguments: tuple[Argument, ...] = (
+            *_choices(kind),
+            *_SHARED,
+            *(_OF_THE_DEMO if kind.demo else ()),
+        )
 
-GRAPHS = {'r1lite_wbc': r1lite_wbc}
+    def __call__(self, *, nodes: Sequence[str] | None = None, **arguments: Any) -> Graph:
+        """Describe the graph.
+
+        Args:
+            nodes: leave out every node that is not named here; None keeps all.
+            arguments: values of `arguments`; what is not given has its default.
+
+        Raises:
+            ConfigError: unknown argument or node, a file that does not exist, a robot that is not
+                simulated, a policy without checkpoint, or motion without an explicit enable
+                asked for on a real robot.
+        """
+        values = self._with_defaults(arguments)
+        robot = self._robots[values.get('robot', self._kind.robots[0].name)]
+        simulated = _simulated(robot, values)
+        file = _robot_file(values['params_file'] or (simulated or robot).parameter_file)
+        namespace = _namespace(values['namespace'])
+        chosen = _choose(self._nodes(values, robot, simulated, file, namespace), nodes)
+        names = {n.name for n in chosen}
+        if 'policy_node' in names:
+            self._require_checkpoint(values)
+        if 'guard' in names:
+            _require_guard(file)
+        return Graph(
+            name=self.name,
+            nodes=chosen,
+            stop_order=tuple(n for n in STOP_ORDER if n in names),
+            environment={
+                profile_variable(): str(fastdds_profile()),
+                'RCUTILS_LOGGING_BUFFERED_STREAM': '0',
+                'PYTHONUNBUFFERED': '1',
+            },
+            namespace=namespace,
+            rviz=self._layout() if values['rviz'] else None,
+            simulated=simulated and simulated.parameters,
+        )
+
+    def _with_defaults(self, arguments: Mapping[str, Any]) -> dict[str, Any]:
+        known = {a.name: a for a in self.arguments}
+        if unknown := set(arguments) - set(known):
+            raise ConfigError(
+                f'unknown arguments {", ".join(sorted(unknown))}; known: {", ".join(known)}'
+            )
+        given = {name: known[name].check(value) for name, value in arguments.items()}
+        return {a.name: a.default for a in self.arguments} | given
+
+    def _nodes(
+        self,
+        values: Mapping[str, Any],
+        robot: Robot,
+        simulated: SimulatedRobot | None,
+        file: pathlib.Path,
+        namespace: str,
+    ) -> dict[str, NodeSpec]:
+        """Return all nodes that these arguments ask for, by name and in starting order."""
+        checkpoint = self._checkpoint(values)
+        embodiment = paths.embodiment_file(robot.embodiment)
+        if checkpoint is not None and (checkpoint / 'embodiment.yaml').is_file():
+            embodiment = checkpoint / 'embodiment.yaml'
+        shared = {'use_sim_time': values['use_sim_time']}
+        specs = []
+        if simulated is not None:
+            specs.append(
+                NodeSpec(
+                    name='mujoco_robot',
+                    executable='mujoco_robot',
+                    parameters={
+                        **simulated.parameters,
+                        'seed': values['seed'],
+                        'publish_clock': values['use_sim_time'],
+                        **_of_the_demo(values),
+                    },
+                    ready_topic='mujoco_robot/task_success',
+                )
+            )
+        if robot.guarded_in_simulation if simulated is not None else robot.guarded:
+            specs.append(NodeSpec(name='guard', executable='guard', parameter_files=(file,)))
+        specs += [
+            NodeSpec(
+                name='action_dispatcher',
+                executable='action_dispatcher',
+                parameter_files=(file,),
+                parameters={
+                    'embodiment': str(embodiment.resolve()),
+                    'require_enable': not _auto_enable(values),
+                    'dry_run': values['dry_run'],
+                    **(simulated.interlocks if simulated is not None else {}),
+                    **shared,
+                },
+                remappings=(('action_chunk', 'policy_node/action_chunk'),),
+                ready_topic='action_dispatcher/state',
+                safe_stop=True,
+            ),
+            NodeSpec(
+                name='policy_node',
+                executable='policy_node',
+                parameter_files=(file,),
+                parameters={
+                    **_policy_source(values, checkpoint, embodiment),
+                    'default_instruction': values['instruction'],
+                    **shared,
+                },
+                ready_topic='policy_node/status',
+            ),
+        ]
+        absolute = _absolute_names(file) if namespace else ()
+        return {s.name: _placed(s, namespace, absolute) for s in specs}
+
+    def _checkpoint(self, values: Mapping[str, Any]) -> pathlib.Path | None:
+        if values['checkpoint']:
+            return pathlib.Path(values['checkpoint'])
+        return paths.demo_checkpoint() if self._kind.demo else None
+
+    def _require_checkpoint(self, values: Mapping[str, Any]) -> None:
+        if self._checkpoint(values) is None and not values['remote']:
+            raise ConfigError(
+                f'checkpoint: none ships for {self.name}. Record episodes (docs/data.md), train '
+                'one with `faster-vla policy train CONFIG` (docs/training.md) and give its '
+                'folder, or leave the policy out (`faster-vla up --nodes`, `nodes:=`)'
+            )
+
+    def _layout(self) -> pathlib.Path:
+        return _existing(
+            paths.share_dir() / 'config' / 'rviz' / f'{self.name}.rviz', 'layout for RViz'
+        )
 
 
 def fastdds_profile() -> pathlib.Path:
@@ -213,23 +240,99 @@ def checkpoint_needed(graph: Graph) -> pathlib.Path | None:
     return None
 
 
-def _with_defaults(arguments: Mapping[str, Any]) -> dict[str, Any]:
-    defaults = {a.name: a.default for a in ARGUMENTS}
-    if unknown := set(arguments) - set(defaults):
+def _choices(kind: GraphRobots) -> tuple[Argument, ...]:
+    """Return the arguments that choose the robot and how it is played, where there is a choice."""
+    robots = tuple(r.name for r in kind.robots)
+    dialects = tuple(dict.fromkeys(d for r in kind.robots for d in r.simulated))
+    found = []
+    if len(robots) > 1:
+        text = f'which one: {", ".join(robots)}'
+        found.append(Argument(name='robot', default=robots[0], choices=robots, help=text))
+    if len(dialects) > 1:
+        text = f'topics of the simulated robot: {", ".join(dialects)}'
+        found.append(Argument(name='dialect', default=dialects[0], choices=dialects, help=text))
+    return tuple(found)
+
+
+def _simulated(robot: Robot, values: Mapping[str, Any]) -> SimulatedRobot | None:
+    """Return how the robot is played, None for a real one."""
+    if not values['sim']:
+        if values['use_sim_time'] and not values['params_file']:
+            raise ConfigError(
+                'use_sim_time: only a simulated robot publishes /clock; with another simulator '
+                'give its params_file, e.g. gazebo/franka_fr3.yaml'
+            )
+        return None
+    if not robot.simulated:
         raise ConfigError(
-            f'unknown arguments {", ".join(sorted(unknown))}; known: {", ".join(defaults)}'
+            f'robot {robot.name}: expected one that mujoco_robot plays, or sim false; there is no '
+            'model of it'
         )
-    for name, value in arguments.items():
-        if not isinstance(value, type(defaults[name])) and name != 'auto_enable':
-            raise ConfigError(f'{name}: expected {type(defaults[name]).__name__}, found {value!r}')
-    return defaults | dict(arguments)
+    return robot.simulated[values.get('dialect', next(iter(robot.simulated)))]
+
+
+def _of_the_demo(values: Mapping[str, Any]) -> dict[str, Any]:
+    if 'task' not in values:
+        return {}
+    return {'task': values['task'], **(VENDOR_SIZES if values['vendor_images'] else {})}
+
+
+def _require_guard(file: pathlib.Path) -> None:
+    try:
+        robot_file_parameters(file, 'guard')
+    except ConfigError as e:
+        raise ConfigError(
+            f'params_file: {file} says nothing of the guard, which must watch the base of this '
+            f'robot ({e})'
+        ) from e
+
+
+def _placed(spec: NodeSpec, namespace: str, absolute: Sequence[str]) -> NodeSpec:
+    """Return a node with full ready topic, and with its names moved into a namespace."""
+    remappings = spec.remappings
+    if namespace:
+        # A vendor's absolute names are of one robot: the second one needs others.
+        moved = tuple((name, name.removeprefix('/')) for name in absolute)
+        remappings = ((NAMESPACE, namespace), *remappings, *moved)
+    ready = f'{namespace}/{spec.ready_topic}' if spec.ready_topic else ''
+    return dataclasses.replace(spec, remappings=remappings, ready_topic=ready)
+
+
+def _absolute_names(file: pathlib.Path) -> tuple[str, ...]:
+    """Return the absolute topics and actions of a robot file."""
+    found: dict[str, None] = {}
+    for node in ('policy_node', 'action_dispatcher'):
+        try:
+            values = robot_file_parameters(file, node)
+        except ConfigError:
+            continue  # the node itself says what it misses
+        for key, value in values.items():
+            last = key.rpartition('.')[2]
+            names = value if isinstance(value, list) else [value]
+            if last in ('topic', 'action') or last.endswith('topics'):
+                found |= dict.fromkeys(n for n in names if str(n).startswith('/'))
+    return tuple(found)
+
+
+def _namespace(text: str) -> str:
+    """Return a namespace with its slash; ConfigError if it is none."""
+    if not text or text == '/':
+        return ''
+    match = _NAMESPACE.match(text)
+    if match is None:
+        raise ConfigError(
+            f'namespace: expected letters, digits and _ between slashes, found {text!r}'
+        )
+    return f'/{match.group(1)}'
 
 
 def _policy_source(
-    values: Mapping[str, Any], checkpoint: pathlib.Path, embodiment: pathlib.Path
+    values: Mapping[str, Any], checkpoint: pathlib.Path | None, embodiment: pathlib.Path
 ) -> dict[str, str]:
     """Parameters that say where the policy is: here, or in a server for the dispatcher's robot."""
     if not values['remote']:
+        if checkpoint is None:
+            return {}  # refused, unless this node is left out
         return {'checkpoint_path': str(checkpoint.resolve()), 'engine': values['engine']}
     if values['engine'] != 'auto':
         raise ConfigError(f'engine {values["engine"]}: a remote policy is run by its server')
@@ -237,15 +340,19 @@ def _policy_source(
 
 
 def _auto_enable(values: Mapping[str, Any]) -> bool:
-    wish = str(values['auto_enable']).lower()
-    if wish not in ('sim', 'true', 'false'):
-        raise ConfigError(f'auto_enable: expected sim, true or false, found {wish!r}')
+    wish = values['auto_enable']
     if wish == 'true' and not values['sim']:
         raise ConfigError(
             'auto_enable: a real robot moves after an explicit enable only '
             '(`faster-vla enable` or a goal with enable_motion)'
         )
     return values['sim'] if wish == 'sim' else wish == 'true'
+
+
+def _robot_file(name: str) -> pathlib.Path:
+    """Return a robot file: a path, or one below `config/robots`."""
+    shipped = paths.share_dir() / 'config' / 'robots' / name
+    return _existing(shipped if shipped.is_file() else name, 'params_file')
 
 
 def _existing(path: str | pathlib.Path, what: str) -> pathlib.Path:
@@ -261,3 +368,11 @@ def _choose(nodes: dict[str, NodeSpec], wanted: Sequence[str] | None) -> tuple[N
     if unknown := [n for n in wanted if n not in nodes]:
         raise ConfigError(f'unknown nodes {", ".join(unknown)}; known: {", ".join(nodes)}')
     return tuple(spec for name, spec in nodes.items() if name in wanted)
+
+
+single_arm = GraphDescription(SINGLE_ARM)
+dual_arm = GraphDescription(DUAL_ARM)
+r1lite_wbc = GraphDescription(R1LITE_WBC)
+GRAPHS = {g.name: g for g in (single_arm, dual_arm, r1lite_wbc)}
+# Of the graph that demo and evaluation run.
+ARGUMENTS = r1lite_wbc.arguments

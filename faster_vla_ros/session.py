@@ -57,7 +57,12 @@ class Session:
     """One node that spins only inside its own methods; use it as a context manager."""
 
     def __init__(
-        self, *, domain: int | None = None, name: str = 'faster_vla', localhost: bool = False
+        self,
+        *,
+        domain: int | None = None,
+        name: str = 'faster_vla',
+        localhost: bool = False,
+        namespace: str = '',
     ) -> None:
         """Join a domain.
 
@@ -65,7 +70,9 @@ class Session:
             domain: ROS domain; None: `ROS_DOMAIN_ID`.
             name: of the node; the process id is appended.
             localhost: look for nobody beyond this machine.
+            namespace: of the robot that is spoken to, 'robot1'.
         """
+        self._prefix = f'/{namespace.strip("/")}' if namespace.strip('/') else ''
         os.environ.update(profile_environment(fastdds_profile()))
         if localhost:
             os.environ.update(local_environment())
@@ -80,7 +87,9 @@ class Session:
         )
         self._executor = SingleThreadedExecutor(context=self.context)
         self._executor.add_node(self.node)
-        self._instructions = self.node.create_publisher(String, INSTRUCTION_TOPIC, 1)
+        self._instructions = self.node.create_publisher(
+            String, f'{self._prefix}{INSTRUCTION_TOPIC}', 1
+        )
 
     def __enter__(self) -> Session:
         """Return itself."""
@@ -139,7 +148,8 @@ class Session:
         """
         heard: dict[str, Any] = {}
         subscriptions = []
-        for spec in graph.nodes:
+        nodes = [spec for spec in graph.nodes if spec.ready_topic]
+        for spec in nodes:
             kind, _ = _READY[spec.executable]
             take = _taker(heard, spec.name)
             subscriptions.append(
@@ -149,12 +159,12 @@ class Session:
         def ready(spec) -> bool:
             return spec.name in heard and _READY[spec.executable][1](heard[spec.name])
 
-        done = self.spin_until(lambda: all(map(ready, graph.nodes)), timeout, check)
+        done = self.spin_until(lambda: all(map(ready, nodes)), timeout, check)
         for subscription in subscriptions:
             self.node.destroy_subscription(subscription)
         if not done:
             missing = [
-                f'{s.name} ({_last_word(heard.get(s.name))})' for s in graph.nodes if not ready(s)
+                f'{s.name} ({_last_word(heard.get(s.name))})' for s in nodes if not ready(s)
             ]
             raise SessionError(f'not ready after {timeout:.0f} s: {", ".join(missing)}')
 
@@ -177,16 +187,17 @@ class Session:
 
     def trigger(self, name: str) -> str:
         """Call a Trigger service; returns its message, SessionError if it refuses."""
+        name = f'{self._prefix}{name}'
         return _accepted(name, self.call(Trigger, name, Trigger.Request()))
 
     def enable(self, on: bool) -> str:
         """Allow or forbid motion; returns the dispatcher's message."""
-        name = '/action_dispatcher/enable'
+        name = f'{self._prefix}/action_dispatcher/enable'
         return _accepted(name, self.call(SetBool, name, SetBool.Request(data=on)))
 
     def reset_episode(self, seed: int, task: str) -> str:
         """Put the simulated robot into an episode's initial state; returns the instruction."""
-        name = '/mujoco_robot/reset_episode'
+        name = f'{self._prefix}/mujoco_robot/reset_episode'
         answer = self.call(ResetEpisode, name, ResetEpisode.Request(seed=seed, task=task))
         _accepted(name, answer)
         return answer.instruction

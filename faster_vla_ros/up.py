@@ -8,7 +8,8 @@ import sys
 import threading
 
 from faster_core.errors import CheckpointError
-from faster_vla_ros.graph import Argument, ARGUMENTS, checkpoint_needed, Graph, GRAPHS
+from faster_vla_ros.graph import checkpoint_needed, Graph, GRAPHS
+from faster_vla_ros.graph_parts import Argument
 from faster_vla_ros.session import Session, SessionError
 from faster_vla_ros.supervisor import ProcessEndedError, Supervisor
 
@@ -16,18 +17,20 @@ READY_TIMEOUT = 120.0
 
 
 def add_parser(subparsers: argparse._SubParsersAction) -> None:
-    """Add the `up` command; its options are the launch file's arguments."""
+    """Add the `up` command; the options of a graph are its launch file's arguments."""
     parser = subparsers.add_parser('up', help='start a robot graph')
-    parser.add_argument('graph', choices=sorted(GRAPHS))
-    add_graph_options(parser)
-    parser.add_argument('--nodes', nargs='+', default=None, help='start only these nodes')
-    parser.set_defaults(run=_run)
+    graphs = parser.add_subparsers(dest='graph', metavar='GRAPH', required=True)
+    for graph in GRAPHS.values():
+        of_graph = graphs.add_parser(graph.name, help=graph.help, description=graph.help)
+        for argument in options(graph.name):
+            _add_option(of_graph, argument)
+        of_graph.add_argument('--nodes', nargs='+', default=None, help='start only these nodes')
+        of_graph.set_defaults(run=_run)
 
 
-def add_graph_options(parser: argparse.ArgumentParser) -> None:
-    """Add one option per argument of the graph."""
-    for argument in ARGUMENTS:
-        _add_option(parser, argument)
+def options(graph: str) -> tuple[Argument, ...]:
+    """Return the arguments of a graph that are options here too."""
+    return tuple(a for a in GRAPHS[graph].arguments if not a.launch_only)
 
 
 def _add_option(parser: argparse.ArgumentParser, argument: Argument) -> None:
@@ -35,13 +38,19 @@ def _add_option(parser: argparse.ArgumentParser, argument: Argument) -> None:
     settings = {'dest': argument.name, 'default': argument.default, 'help': argument.help}
     if isinstance(argument.default, bool):
         parser.add_argument(flag, action=argparse.BooleanOptionalAction, **settings)
+    elif argument.choices:
+        parser.add_argument(flag, choices=argument.choices, **settings)
     else:
         parser.add_argument(flag, type=type(argument.default), **settings)
 
 
 def graph_from_args(args: argparse.Namespace) -> Graph:
-    """Build the graph the options ask for (errors: `graph.r1lite_wbc`, `require_checkpoint`)."""
-    values = {a.name: getattr(args, a.name) for a in ARGUMENTS}
+    """Build the graph the options ask for.
+
+    Raises:
+        ConfigError, CheckpointError: see `GraphDescription` and `require_checkpoint`.
+    """
+    values = {a.name: getattr(args, a.name) for a in options(args.graph)}
     graph = GRAPHS[args.graph](nodes=args.nodes, **values)
     require_checkpoint(graph)
     return graph

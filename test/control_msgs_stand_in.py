@@ -1,4 +1,4 @@
-"""Stand-ins for control_msgs, which is not on PyPI: Python classes with the fields of the real ones.
+"""Stand-ins for control_msgs, which is not on PyPI: classes with the fields of the real ones.
 
 Checked by eye against ros-controls/control_msgs (FollowJointTrajectory.action,
 GripperCommand.action, ParallelGripperCommand.action). They have no wire format, so what runs over

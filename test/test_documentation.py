@@ -41,7 +41,8 @@ def test_readme_names_every_instruction_of_the_demo():
 
 def test_commands_in_the_documentation_exist():
     for page in PAGES:
-        for name in re.findall(r'faster-vla ([a-z]+)', page.read_text(encoding='utf-8')):
+        text = page.read_text(encoding='utf-8')
+        for name in re.findall(r'faster-vla ([a-z]+(?:-[a-z]+)*)', text):
             assert name in COMMANDS, f'{page.name}: faster-vla {name}'
 
 

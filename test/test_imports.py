@@ -276,6 +276,8 @@ def test_optional_ros_packages_are_named_only_by_their_fallback_or_launch_code()
     for path in python_files('faster_vla_ros'):
         if 'compat' not in path.parts:
             found = _roots(imports_of_file(path)) & {'cv_bridge', 'message_filters', 'launch'}
+            if path.name == 'launching.py':  # what all launch files share; nothing else imports it
+                found -= {'launch'}
             assert not found, f'{module_name(path)} imports {sorted(found)} past compat/'
 
 

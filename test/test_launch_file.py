@@ -1,9 +1,10 @@
-"""The launch file says what `faster_vla_ros/graph.py` says, for every set of arguments.
+"""The launch files say what `faster_vla_ros/graph.py` says, for every set of arguments.
 
 Everywhere: against small recorders in place of the launch system. Where launch and launch_ros are
 installed: against the real ones, up to what the started processes get.
 """
 
+import importlib
 import json
 import os
 import pathlib
@@ -16,17 +17,22 @@ from project_files import ROOT
 import pytest
 
 from faster_core.errors import ConfigError
-from faster_vla_ros.graph import ARGUMENTS, PACKAGE, r1lite_wbc
+from faster_vla_ros.graph import GRAPHS, NAMESPACE, PACKAGE, r1lite_wbc
 
-LAUNCH_FILE = ROOT / 'launch' / 'r1lite_wbc.launch.py'
-# As a person types them after `ros2 launch`.
+R1_LITE = 'r1lite_wbc'
+# Graph, and arguments as a person types them after `ros2 launch`.
 ARGUMENT_SETS = [
-    {},
-    {'sim': 'false'},
-    {'dry_run': 'true', 'auto_enable': 'false'},
-    {'sim': 'false', 'dry_run': 'true', 'instruction': 'drive to the yellow post'},
-    {'use_sim_time': 'true', 'vendor_images': 'true', 'seed': '7', 'task': 'pick_red'},
-    {'instruction': 'yes', 'task': ''},
+    (R1_LITE, {}),
+    (R1_LITE, {'sim': 'false'}),
+    (R1_LITE, {'dry_run': 'true', 'auto_enable': 'false'}),
+    (R1_LITE, {'sim': 'false', 'dry_run': 'true', 'instruction': 'drive to the yellow post'}),
+    (R1_LITE, {'use_sim_time': 'true', 'vendor_images': 'true', 'seed': '7', 'task': 'pick_red'}),
+    (R1_LITE, {'instruction': 'yes', 'task': '', 'namespace': 'robot1'}),
+    ('single_arm', {'nodes': 'mujoco_robot, action_dispatcher'}),
+    ('single_arm', {'robot': 'xarm7', 'sim': 'false', 'checkpoint': '.'}),
+    ('single_arm', {'robot': 'ur5e', 'dialect': 'isaac', 'checkpoint': '.'}),
+    ('dual_arm', {'checkpoint': '.', 'namespace': 'robot1'}),
+    ('dual_arm', {'robot': 'trossen', 'sim': 'false', 'nodes': 'action_dispatcher'}),
 ]
 REFUSED = [
     ({'sim': 'false', 'auto_enable': 'true'}, 'explicit enable'),
@@ -34,22 +40,37 @@ REFUSED = [
     ({'sim': 'maybe'}, 'sim: expected true or false'),
     ({'seed': 'one'}, 'seed: expected a whole number'),
     ({'params_file': 'nowhere.yaml'}, 'no file'),
+    ({'nodes': 'coffee_machine'}, 'unknown nodes coffee_machine'),
+    ({'namespace': 'a b'}, 'namespace: expected'),
 ]
 
 
+def launch_file(name):
+    return ROOT / 'launch' / f'{name}.launch.py'
+
+
 def _name(values):
+    if isinstance(values, str):
+        return values
     return ' '.join(f'{k}:={v}' for k, v in values.items()) or 'defaults'
 
 
-all_sets = pytest.mark.parametrize('values', ARGUMENT_SETS, ids=_name)
+all_sets = pytest.mark.parametrize(('name', 'values'), ARGUMENT_SETS, ids=_name)
 refused = pytest.mark.parametrize(
     ('values', 'message'), REFUSED, ids=[_name(values) for values, _ in REFUSED]
 )
 
 
-def graph_of(values):
-    known = {a.name: a for a in ARGUMENTS}
-    return r1lite_wbc(**{name: known[name].parse(text) for name, text in values.items()})
+def graph_of(name, values):
+    known = {a.name: a for a in GRAPHS[name].arguments}
+    nodes = [n.strip() for n in values.get('nodes', '').split(',') if n]
+    given = {n: known[n].parse(text) for n, text in values.items() if n != 'nodes'}
+    return GRAPHS[name](nodes=nodes or None, **given)
+
+
+def test_every_graph_has_a_launch_file_and_every_launch_file_a_graph():
+    found = {p.name.removesuffix('.launch.py') for p in (ROOT / 'launch').glob('*.launch.py')}
+    assert found == set(GRAPHS)
 
 
 @pytest.fixture
@@ -116,6 +137,8 @@ class LaunchConfiguration(_Recorder):
 
 @pytest.fixture
 def recorders(monkeypatch, clean_environment):
+    """Give the set of packages that are to be taken for installed."""
+
     def module(name, *contents):
         made = types.ModuleType(name)
         made.__dict__.update({c.__name__: c for c in contents})
@@ -129,11 +152,18 @@ def recorders(monkeypatch, clean_environment):
     module('launch_ros')
     module('launch_ros.actions', Node)
     module('launch_ros.parameter_descriptions', ParameterValue)
+    # Imported anew, with the recorders, and never again with them.
+    sys.modules.pop('faster_vla_ros.launching', None)
+    launching = importlib.import_module('faster_vla_ros.launching')
+    packages = set()
+    monkeypatch.setattr(launching, 'installed', lambda package: package in packages)
+    yield packages
+    sys.modules.pop('faster_vla_ros.launching', None)
 
 
-def described(values):
+def described(values, name=R1_LITE):
     """Return (arguments, environment, nodes) the launch file describes for these values."""
-    entities = runpy.run_path(str(LAUNCH_FILE))['generate_launch_description']().entities
+    entities = runpy.run_path(str(launch_file(name)))['generate_launch_description']().entities
     declared = [e for e in entities if isinstance(e, DeclareLaunchArgument)]
     (start,) = [e for e in entities if isinstance(e, OpaqueFunction)]
     assert entities.index(start) == len(declared), 'arguments must be declared first'
@@ -146,19 +176,22 @@ def described(values):
     return declared, variables, nodes
 
 
-def test_every_argument_of_the_graph_is_declared_with_default_and_help(recorders):
-    declared, _, _ = described({})
-    assert [(d.name, d.default_value, d.description) for d in declared] == [
-        (a.name, a.default_text, a.help) for a in ARGUMENTS
-    ]
+@pytest.mark.parametrize('name', GRAPHS)
+def test_every_argument_of_the_graph_is_declared_with_default_and_help(recorders, name):
+    declared, _, _ = described({'nodes': 'action_dispatcher'}, name)
+    *own, nodes = [(d.name, d.default_value, d.description) for d in declared]
+    assert own == [(a.name, a.default_text, a.help) for a in GRAPHS[name].arguments]
+    assert nodes[:2] == ('nodes', '') and nodes[2]
 
 
 @all_sets
-def test_nodes_are_those_of_the_graph(recorders, values):
-    _, _, nodes = described(values)
-    for node, spec in zip(nodes, graph_of(values).nodes, strict=True):
+def test_nodes_are_those_of_the_graph(recorders, name, values):
+    _, _, nodes = described(values, name)
+    for node, spec in zip(nodes, graph_of(name, values).nodes, strict=True):
         assert (node.package, node.executable, node.name) == (PACKAGE, spec.executable, spec.name)
-        assert node.remappings == list(spec.remappings)
+        given = dict(spec.remappings)
+        assert node.namespace == given.pop(NAMESPACE, '')
+        assert dict(node.remappings) == given
         *files, own = node.parameters
         assert files == [str(f) for f in spec.parameter_files]
         plain = {k: v.value if isinstance(v, ParameterValue) else v for k, v in own.items()}
@@ -196,6 +229,42 @@ def test_the_graphs_environment_is_set_unless_the_user_has_set_it(recorders, mon
 def test_wrong_arguments_start_nothing(recorders, values, message):
     with pytest.raises(ConfigError, match=message):
         described(values)
+
+
+# --- what is shown beside the nodes -------------------------------------------------------------
+
+
+@pytest.mark.parametrize(('name', 'joint'), [('single_arm', 'fr3_joint1'), ('dual_arm', 'waist')])
+def test_a_simulated_arm_is_described_where_robot_state_publisher_is_installed(
+    recorders, name, joint
+):
+    values = {'nodes': 'mujoco_robot', 'namespace': 'robot1'}
+    assert [n.package for n in described(values, name)[2]] == [PACKAGE]
+    recorders.add('robot_state_publisher')
+    robot, publisher = described(values, name)[2]
+    assert robot.executable == 'mujoco_robot'
+    assert publisher.package == publisher.executable == 'robot_state_publisher'
+    assert joint in publisher.parameters[0]['robot_description'].value
+    assert publisher.namespace == '/robot1'
+    assert dict(publisher.remappings) == {'/tf': 'tf', '/tf_static': 'tf_static'}
+
+
+def test_a_real_robot_is_described_by_its_own_driver(recorders):
+    recorders.add('robot_state_publisher')
+    values = {'sim': 'false', 'nodes': 'action_dispatcher'}
+    assert [n.package for n in described(values, 'single_arm')[2]] == [PACKAGE]
+
+
+@pytest.mark.parametrize('name', GRAPHS)
+def test_rviz_starts_with_the_graphs_layout_if_it_is_wanted_and_there(recorders, name):
+    values = {'rviz': 'true', 'nodes': 'action_dispatcher'}
+    with pytest.raises(ConfigError, match='rviz2'):
+        described(values, name)
+    recorders.add('rviz2')
+    *_, rviz = described(values, name)[2]
+    assert (rviz.package, rviz.executable) == ('rviz2', 'rviz2')
+    assert rviz.arguments == ['-d', str(ROOT / 'config' / 'rviz' / f'{name}.rviz')]
+    assert not hasattr(rviz, 'on_exit'), 'closing its window must not end the robot'
 
 
 # --- the real launch system ---------------------------------------------------------------------
@@ -236,13 +305,13 @@ def launched(tmp_path, monkeypatch, clean_environment):
     before = dict(os.environ)
     monkeypatch.setenv('ROS_LOG_DIR', str(tmp_path / 'log'))
 
-    def launch_stubs(values):
+    def launch_stubs(name, values):
         from launch.actions import IncludeLaunchDescription
         from launch.launch_description_sources import PythonLaunchDescriptionSource
 
         from launch import LaunchService
 
-        graph = graph_of(values)
+        graph = graph_of(name, values)
         index = tmp_path / 'share' / 'ament_index' / 'resource_index' / 'packages' / PACKAGE
         index.parent.mkdir(parents=True)
         index.touch()
@@ -263,7 +332,7 @@ def launched(tmp_path, monkeypatch, clean_environment):
         monkeypatch.setenv('DUMP', str(tmp_path / 'dump'))
         monkeypatch.setenv('ROS_DOMAIN_ID', '43')
         service = LaunchService(noninteractive=True)
-        source = PythonLaunchDescriptionSource(str(LAUNCH_FILE))
+        source = PythonLaunchDescriptionSource(str(launch_file(name)))
         service.include_launch_description(
             IncludeLaunchDescription(source, launch_arguments=list(values.items()))
         )
@@ -277,29 +346,29 @@ def launched(tmp_path, monkeypatch, clean_environment):
 
 
 @pytest.mark.launch
-def test_the_launch_system_lists_the_arguments():
+@pytest.mark.parametrize('name', GRAPHS)
+def test_the_launch_system_lists_the_arguments(name):
     from launch.launch_description_sources import PythonLaunchDescriptionSource
 
     from launch import LaunchContext
 
     context = LaunchContext()
-    source = PythonLaunchDescriptionSource(str(LAUNCH_FILE))
+    source = PythonLaunchDescriptionSource(str(launch_file(name)))
     arguments = source.get_launch_description(context).get_launch_arguments()
 
     def text(substitutions):
         return ''.join(s.perform(context) for s in substitutions)
 
-    assert [(a.name, text(a.default_value), a.description) for a in arguments] == [
-        (a.name, a.default_text, a.help) for a in ARGUMENTS
-    ]
+    *own, _ = [(a.name, text(a.default_value), a.description) for a in arguments]
+    assert own == [(a.name, a.default_text, a.help) for a in GRAPHS[name].arguments]
 
 
 @pytest.mark.launch
 @pytest.mark.ros
 @all_sets
-def test_launched_processes_get_what_the_graph_says(launched, values):
-    got, status = launched(values)
-    graph = graph_of(values)
+def test_launched_processes_get_what_the_graph_says(launched, name, values):
+    got, status = launched(name, values)
+    graph = graph_of(name, values)
     assert status == 0
     assert set(got) == {spec.name for spec in graph.nodes}
     for spec in graph.nodes:
@@ -307,11 +376,14 @@ def test_launched_processes_get_what_the_graph_says(launched, values):
         assert process['executable'] == spec.executable
         found = process['parameters']
         assert {n: found.get(n) for n in spec.parameters} == dict(spec.parameters)
-        assert process['chunks'] == dict(spec.remappings).get('action_chunk', '/action_chunk')
+        topic = dict(spec.remappings).get('action_chunk', 'action_chunk')
+        assert process['chunks'] == f'{graph.namespace}/{topic}'
         assert process['environment'] == dict(graph.environment)
         for path in spec.parameter_files:
             assert pathlib.Path(path).is_file()
-    assert got['action_dispatcher']['parameters']['dispatch_rate'] == 50.0  # of the shipped file
+    # Of the shipped file.
+    rate = got['action_dispatcher']['parameters']['dispatch_rate']
+    assert rate == (100.0 if name == 'dual_arm' else 50.0)
 
 
 @pytest.mark.launch
@@ -323,7 +395,7 @@ def test_wrong_arguments_launch_nothing(launched, caplog, values, message):
     from launch import LaunchService
 
     service = LaunchService(noninteractive=True)
-    source = PythonLaunchDescriptionSource(str(LAUNCH_FILE))
+    source = PythonLaunchDescriptionSource(str(launch_file(R1_LITE)))
     service.include_launch_description(
         IncludeLaunchDescription(source, launch_arguments=list(values.items()))
     )

@@ -1,8 +1,8 @@
 """FASTerVLA as a function: what its logits depend on, and its training loss."""
 
 import numpy as np
-import pytest
 from pretrained_parts import pretrained_parts
+import pytest
 from tiny_checkpoint import INSTRUCTIONS, MODEL, r1_lite
 from tiny_model import encoded, observation, tiny_model
 from tiny_vlms import make_vlm

@@ -276,3 +276,18 @@ def test_the_say_command_delivers_its_text(peer, in_domain):
     while not peer.heard and time.monotonic() < deadline:
         time.sleep(0.05)
     assert peer.heard == ['drive to the yellow post']
+
+
+def test_a_robot_in_a_namespace_is_spoken_to_by_its_own_names(monkeypatch):
+    asked = []
+
+    def call(self, kind, name, request, timeout=0.0):
+        asked.append(name)
+        return kind.Response(success=True)
+
+    monkeypatch.setattr(Session, 'call', call)
+    with Session(domain=DOMAIN, name='namespaced', namespace='robot1') as session:
+        assert session._instructions.topic_name == '/robot1/instruction'
+        session.enable(True)
+        session.trigger('/action_dispatcher/stop')
+    assert asked == ['/robot1/action_dispatcher/enable', '/robot1/action_dispatcher/stop']

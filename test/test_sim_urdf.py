@@ -2,10 +2,9 @@
 
 from xml.etree import ElementTree
 
+import mujoco
 import numpy as np
 import pytest
-
-mujoco = pytest.importorskip('mujoco')
 
 from faster_core.sim.table_arms import BLOCKS, DualArmSim, SingleArmSim
 from faster_core.sim.urdf import description, ROOT_LINK, urdf

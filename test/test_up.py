@@ -20,7 +20,7 @@ from std_msgs.msg import Bool
 from faster_core.errors import CheckpointError, ConfigError
 from faster_vla_ros import up as module
 from faster_vla_ros.cli import main
-from faster_vla_ros.graph import ARGUMENTS, r1lite_wbc
+from faster_vla_ros.graph import GRAPHS, r1lite_wbc, single_arm
 from faster_vla_ros.session import LATCHED, Session
 from faster_vla_ros.supervisor import Supervisor, wait_for
 
@@ -71,17 +71,39 @@ def two_nodes():
 # --- options ----------------------------------------------------------------------------------
 
 
-def parse(*options):
+def parse(*options, graph='r1lite_wbc'):
     parser = argparse.ArgumentParser()
     module.add_parser(parser.add_subparsers())
-    return parser.parse_args(['up', 'r1lite_wbc', *options])
+    return parser.parse_args(['up', graph, *options])
 
 
-def test_every_argument_of_the_launch_file_is_an_option_with_the_same_default():
-    args = parse()
-    assert {a.name: getattr(args, a.name) for a in ARGUMENTS} == {
-        a.name: a.default for a in ARGUMENTS
-    }
+@pytest.mark.parametrize('graph', GRAPHS)
+def test_every_argument_of_the_launch_file_is_an_option_with_the_same_default(graph):
+    args = vars(parse(graph=graph))
+    arguments = {a.name: a.default for a in GRAPHS[graph].arguments}
+    assert arguments.pop('rviz') is False  # launch starts it, beside the nodes
+    assert {name: args[name] for name in arguments} == arguments
+    assert set(args) - set(arguments) == {'graph', 'nodes', 'run'}
+
+
+def test_options_of_one_graph_are_not_those_of_another():
+    with pytest.raises(SystemExit):
+        parse('--task', 'pick_red', graph='single_arm')
+    with pytest.raises(SystemExit):
+        parse('--robot', 'ur5e')
+    with pytest.raises(SystemExit):
+        parse('--robot', 'pr2', graph='single_arm')
+
+
+def test_a_robot_of_a_graph_can_be_chosen_in_a_namespace_and_a_dialect():
+    args = parse(
+        *('--robot', 'ur5e', '--namespace', 'robot1', '--dialect', 'isaac'),
+        *('--nodes', *NODES),
+        graph='single_arm',
+    )
+    assert module.graph_from_args(args) == single_arm(
+        robot='ur5e', namespace='robot1', dialect='isaac', nodes=NODES
+    )
 
 
 def test_options_reach_the_graph(tmp_path):

@@ -1,0 +1,1 @@
+"""`faster-vla doctor`: what is wrong with a running graph, said before anything moves."""

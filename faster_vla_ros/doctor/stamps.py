@@ -1,0 +1,106 @@
+"""Stamps: set, growing, and of the same clock as ours."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+import itertools
+import math
+
+from faster_vla_ros.doctor.expected import Expected, Input
+from faster_vla_ros.doctor.report import fail, Finding, info, ok, warn
+from faster_vla_ros.doctor.snapshot import Arrival, Heard, Snapshot
+
+WARN_AGE = 0.02
+FAIL_AGE = 0.5
+FAIL_FUTURE = 0.05
+_SYNCHRONISE = 'synchronise the clocks of the computers (chrony, PTP)'
+
+
+def check_stamps(expected: Expected, snapshot: Snapshot) -> Iterator[Finding]:
+    """Look at the stamps of every input whose stamps are used."""
+    for each in expected.inputs:
+        heard = snapshot.of(each.topic)
+        if not heard.arrivals:
+            continue
+        if not each.stamped:
+            yield info('stamps', each.subject, 'not used: the time of arrival is')
+            continue
+        yield _order(each, heard) or _age(each, heard, snapshot)
+
+
+def _order(each: Input, heard: Heard) -> Finding | None:
+    """Return what is wrong with the stamps among themselves."""
+    stamps = [a.sent_at for a in heard.arrivals]
+    total = len(stamps)
+    if zeros := stamps.count(0.0):
+        return fail(
+            'stamps',
+            each.subject,
+            f'{zeros} of {total} stamps were never set',
+            expected='the time of the measurement in every header',
+            advice='correct the driver; if it cannot be, use_receive_time: true',
+        )
+    steps = [b - a for a, b in itertools.pairwise(stamps)]
+    same, back = sum(s == 0 for s in steps), sum(s < 0 for s in steps)
+    if not (same or back):
+        return None
+    # What does not grow is refused by the policy; the rest is enough unless it is a habit.
+    judge = fail if same + back > total / 2 else warn
+    return judge(
+        'stamps',
+        each.subject,
+        f'of {total} stamps {same} repeat the one before and {back} run backwards',
+        expected='stamps that grow; the others are refused',
+        advice='look for a second publisher, or a driver that sends an old message again',
+    )
+
+
+def _age(each: Input, heard: Heard, snapshot: Snapshot) -> Finding:
+    """Judge the smallest difference between arrival and stamp: clock offset plus latency."""
+    ages = [_now(a, snapshot) - a.sent_at for a in heard.arrivals]
+    known = [a for a in ages if math.isfinite(a)]
+    if not known:
+        return fail(
+            'stamps',
+            each.subject,
+            'cannot be judged: no message on /clock yet',
+            expected='simulated time, as use_sim_time says',
+            advice='start what publishes /clock, or set use_sim_time: false',
+        )
+    age = min(known)
+    if age < -FAIL_FUTURE:
+        return fail(
+            'stamps',
+            each.subject,
+            f'{_seconds(-age)} in the future',
+            expected=f'at most {_seconds(FAIL_FUTURE)}',
+            advice=_SYNCHRONISE,
+        )
+    if age > FAIL_AGE:
+        return fail(
+            'stamps',
+            each.subject,
+            f'{_seconds(age)} old at best',
+            expected=f'at most {_seconds(FAIL_AGE)}',
+            advice=_SYNCHRONISE + '; stamps must count seconds since 1970, or be simulated time '
+            'with use_sim_time',
+        )
+    # An image is exposed, read out and packed before it can be sent.
+    allowed = WARN_AGE + (1 / heard.rate if each.camera and heard.rate else 0.0)
+    if age > allowed:
+        return warn(
+            'stamps',
+            each.subject,
+            f'{_seconds(age)} old at best: clock offset or latency',
+            expected=f'at most {_seconds(allowed)}',
+            advice=_SYNCHRONISE + ', or look at the network',
+        )
+    return ok('stamps', each.subject, f'grow, {_seconds(age)} old at best')
+
+
+def _now(arrival: Arrival, snapshot: Snapshot) -> float:
+    return arrival.simulated if snapshot.sim_time else arrival.wall
+
+
+def _seconds(value: float) -> str:
+    return f'{value * 1000:.0f} ms' if abs(value) < 1 else f'{value:.4g} s'

@@ -1,0 +1,1 @@
+"""A first draft of a robot's two files, made from its URDF."""

@@ -1,0 +1,305 @@
+"""`faster-vla doctor`: what it reads (parameter file, checkpoint, URDF) and how it reports."""
+
+import json
+import math
+import shutil
+
+import numpy as np
+import pytest
+
+pytest.importorskip('rclpy')
+pytest.importorskip('faster_vla_msgs')
+
+import control_msgs_stand_in
+from doctor_helpers import ARM_URDF, healthy, r1_lite, ROBOT_FILE, rows, small_arm
+
+from faster_core import paths
+from faster_core.errors import CheckpointError, ConfigError, ObservationError
+from faster_core.policy.state import REFUSED_ABS, StateNormalizer
+from faster_vla_ros.cli import main
+from faster_vla_ros.doctor import checkpoint, report, urdf
+from faster_vla_ros.doctor.expected import load
+from faster_vla_ros.doctor.report import fail, info, ok, Verdict, warn
+
+pytestmark = pytest.mark.ros
+DEMO = paths.demo_checkpoint()
+
+
+@pytest.fixture
+def folder(tmp_path):
+    """Return a copy of the shipped checkpoint's small files."""
+    path = tmp_path / 'checkpoint'
+    path.mkdir()
+    for name in ('embodiment.yaml', 'normalization.json', 'config.json', 'metadata.json'):
+        shutil.copy(DEMO / name, path)
+    return path
+
+
+# --- parameter file ---------------------------------------------------------------------------
+
+
+def test_the_shipped_files_are_what_both_nodes_would_accept():
+    expected = r1_lite()
+    assert [(f.verdict, f.check) for f in expected.findings] == [
+        (Verdict.OK, 'checkpoint'),
+        (Verdict.OK, 'parameters'),
+        (Verdict.OK, 'parameters'),
+    ]
+
+
+@pytest.mark.parametrize(
+    ('change', 'node', 'text'),
+    [
+        (('blend_steps: 3', 'blend_stepz: 3'), 'action_dispatcher', 'blend_stepz'),
+        (('base.output: "twist_stamped"', 'base.output: "wheels"'), 'action_dispatcher', 'wheels'),
+        (('torso.size: [4]', 'torso.size: [3]'), 'policy_node', 'at least 4'),
+        (('reference_camera: "head"', 'reference_camera: "x"'), 'policy_node', "found 'x'"),
+        (
+            ('"torso", "base"]\n      left_arm.topic: "/h', '"torso"]\n      left_arm.topic: "/h'),
+            'policy_node',
+            'base.field',
+        ),
+    ],
+)
+def test_what_a_node_would_refuse_fails_with_its_own_words(tmp_path, change, node, text):
+    expected = r1_lite(tmp_path, change)
+    (row,) = [f for f in expected.findings if f.verdict is Verdict.FAIL]
+    assert (row.check, row.subject) == ('parameters', node)
+    assert text in row.found
+    assert (expected.policy is None) == (node == 'policy_node')
+    assert (expected.dispatcher is None) == (node == 'action_dispatcher')
+
+
+def test_cameras_other_than_the_embodiments_fail(tmp_path):
+    expected = small_arm(tmp_path, ('scene', 'front'))
+    (row,) = [f for f in expected.findings if f.verdict is Verdict.FAIL]
+    assert row.found == 'cameras: expected those of the embodiment, scene; found front'
+
+
+def test_a_trajectory_without_acceleration_limit_fails(tmp_path):
+    expected = small_arm(tmp_path, ('arm.max_acceleration: [2.0, 2.0]', ''))
+    (row,) = [f for f in expected.findings if f.verdict is Verdict.FAIL]
+    assert 'arm.max_acceleration: missing' in row.found
+
+
+def test_a_file_without_a_node_fails_for_that_node_only(tmp_path):
+    path = tmp_path / 'robot.yaml'
+    path.write_text(ROBOT_FILE.read_text().replace('policy_node:', 'another_node:'))
+    expected = load(path, DEMO)
+    assert {f.subject: f.verdict for f in expected.findings if f.check == 'parameters'} == {
+        'policy_node': Verdict.FAIL,
+        'action_dispatcher': Verdict.OK,
+    }
+    assert [i.subject for i in expected.inputs] == [
+        'left_arm',
+        'left_gripper',
+        'right_arm',
+        'right_gripper',
+    ]
+
+
+def test_names_are_resolved_in_the_namespace_unless_they_are_absolute(tmp_path):
+    arm = small_arm(tmp_path, ('scene/image', '/scene/image'), namespace='/one')
+    assert [i.topic for i in arm.inputs] == ['/scene/image', '/one/joint_states']
+    assert arm.name('action_dispatcher') == '/one/action_dispatcher'
+
+
+def test_one_topic_of_several_components_is_one_input_with_the_shortest_timeout(tmp_path):
+    change = (
+        'joints: ["a", "b"]\n      gripper',
+        'joints: ["a", "b"]\n      gripper.timeout: 0.07\n      gripper',
+    )
+    arm = small_arm(tmp_path, change)
+    (joints,) = [i for i in arm.inputs if not i.camera]
+    assert (joints.subject, joints.timeout) == ('arm +1', 0.07)
+    assert list(joints.sources) == ['arm', 'gripper', 'arm feedback', 'gripper feedback']
+
+
+# --- checkpoint -------------------------------------------------------------------------------
+
+
+def test_statistics_and_image_size_are_those_the_policy_uses():
+    found = checkpoint.load(DEMO)
+    raw = json.loads((DEMO / 'normalization.json').read_text())
+    own = StateNormalizer.from_dict(raw, found.embodiment.state_dim)
+    assert np.array_equal(found.statistics.centre, own.centre)
+    assert np.array_equal(found.statistics.half_range, own.half_range)
+    assert found.image_size == 96
+
+
+def test_the_limit_is_the_one_at_which_the_policy_refuses():
+    assert checkpoint.REFUSED_ABS == REFUSED_ABS
+    own = StateNormalizer(centre=np.zeros(1), half_range=np.ones(1))
+    own.check(np.array([checkpoint.REFUSED_ABS - 0.01]), ['a'])
+    with pytest.raises(ObservationError):
+        own.check(np.array([checkpoint.REFUSED_ABS]), ['a'])
+
+
+@pytest.mark.parametrize('name', ['embodiment.yaml', 'normalization.json', 'config.json'])
+def test_a_file_that_was_changed_fails_and_the_other_checks_go_on(folder, name):
+    with (folder / name).open('a') as file:
+        file.write('\n')
+    with pytest.raises(CheckpointError, match=f'{name}: sha256 .* is not the'):
+        checkpoint.load(folder)
+    expected = load(ROBOT_FILE, folder)
+    assert [f.check for f in expected.findings if f.verdict is Verdict.FAIL] == ['checkpoint']
+    assert expected.checkpoint.statistics is None
+    assert len(expected.inputs) == 9
+
+
+def test_a_folder_with_the_embodiment_alone_is_that_of_a_remote_policy(folder):
+    for name in ('metadata.json', 'normalization.json', 'config.json'):
+        (folder / name).unlink()
+    found = checkpoint.load(folder)
+    assert (found.statistics, found.image_size) == (None, None)
+
+
+def test_an_embodiment_file_stands_in_for_a_checkpoint():
+    expected = load(ROBOT_FILE, paths.embodiment_file('r1_lite'))
+    assert expected.dispatcher.embodiment == expected.embodiment
+    assert expected.checkpoint.statistics is None
+    assert len(expected.inputs) == 9
+
+
+@pytest.mark.parametrize('name', ['franka_fr3', 'ur5e', 'xarm7', 'aloha', 'trossen'])
+def test_the_files_of_every_shipped_robot_can_be_read(name, monkeypatch):
+    control_msgs_stand_in.install(monkeypatch)
+    embodiment = {'aloha': 'aloha_stationary', 'trossen': 'trossen_stationary'}.get(name, name)
+    robot = ROBOT_FILE.with_name(f'{name}.yaml')
+    expected = load(robot, paths.embodiment_file(embodiment))
+    assert [f.found for f in expected.findings if f.verdict is Verdict.FAIL] == []
+    assert rows(expected, healthy(expected)) == []
+
+
+@pytest.mark.parametrize(
+    ('config', 'size'),
+    [
+        ({'vision': {'image_size': 64}}, 64),
+        ({'backbone': 'paligemma', 'vlm': {'vision_config': {'image_size': 224}}}, 224),
+        ({'backbone': 'internvl', 'vlm': {'vision_config': {'image_size': [448, 448]}}}, 448),
+        ({'backbone': 'qwen2_5_vl', 'vlm': {'vision_config': {}}, 'image_pixels': 336}, 336),
+    ],
+)
+def test_the_image_size_of_every_family_is_found(tmp_path, config, size):
+    (tmp_path / 'config.json').write_text(json.dumps(config))
+    assert checkpoint._image_size(tmp_path / 'config.json') == size
+
+
+@pytest.mark.parametrize(
+    'text',
+    ['', '[]', '{}', '{"centre": [0], "half_range": [0]}', '{"centre": [1], "half_range": [NaN]}'],
+)
+def test_broken_statistics_are_refused(tmp_path, text):
+    path = tmp_path / 'normalization.json'
+    path.write_text(text)
+    with pytest.raises(CheckpointError, match='normalization'):
+        checkpoint._statistics(path, 1)
+
+
+# --- URDF -------------------------------------------------------------------------------------
+
+
+def test_movable_joints_have_the_limits_that_are_given():
+    found = urdf.joints(ARM_URDF)
+    assert list(found) == ['a', 'b', 'finger']
+    assert (found['a'].lower, found['a'].upper, found['a'].velocity) == (-1.0, 1.0, 1.0)
+    assert (found['b'].lower, found['b'].upper, found['b'].velocity) == (-math.inf, math.inf, 2.0)
+
+
+def test_zeros_that_an_exporter_wrote_for_unknown_are_no_limits():
+    text = '<robot name="r"><joint name="a" type="revolute"><limit effort="0"/></joint></robot>'
+    joint = urdf.joints(text)['a']
+    assert (joint.lower, joint.upper, joint.velocity) == (-math.inf, math.inf, math.inf)
+
+
+@pytest.mark.parametrize(
+    ('text', 'message'),
+    [
+        ('', 'URDF'),
+        ('<sdf/>', 'expected <robot>, found <sdf>'),
+        (ARM_URDF.replace('"0.04"', '"${x}"'), 'upper of joint finger: expected a number'),
+    ],
+)
+def test_a_broken_urdf_is_refused(text, message):
+    with pytest.raises(ConfigError, match=message.replace('$', r'\$')):
+        urdf.joints(text)
+
+
+# --- report -----------------------------------------------------------------------------------
+
+ROWS = [
+    ok('rate', 'head', '30.0 Hz'),
+    info('limits', 'URDF', 'none', 'give --urdf FILE'),
+    warn('rate', 'base', '4 Hz', expected='at least 10 Hz', advice='look at the driver'),
+    fail(
+        'command',
+        'left_gripper feedback',
+        'nobody listens to /a/very/long/topic/that/does/not/fit/beside/the/rest/of/it ' * 2,
+        expected='a subscription',
+        advice='start it',
+    ),
+]
+
+
+def test_only_a_failure_makes_the_status_1():
+    assert report.exit_status(ROWS) == 1
+    assert report.exit_status(ROWS[:3]) == 0
+    assert report.exit_status([]) == 0
+
+
+def test_the_table_fits_100_columns_and_says_what_to_do_where_something_is_wrong():
+    lines = report.to_table(ROWS, []).splitlines()
+    assert max(map(len, lines)) <= 100
+    assert lines[0] == 'OK   rate        head               30.0 Hz'
+    at = lines[0].index('30.0')
+    assert [line.index(':') + 2 for line in lines if line.startswith(' ') and ':' in line] == (
+        [at] * 5
+    )
+    text = ' '.join(' '.join(lines).split())
+    assert 'WARN rate base 4 Hz expected: at least 10 Hz do: look at the driver' in text
+    assert lines[-1] == '1 FAIL, 1 WARN, 1 INFO, 1 OK'
+
+
+def test_a_proposal_stands_below_the_table():
+    lines = report.to_table(ROWS[:1], ['arm.joints: ["a"]']).splitlines()
+    assert lines[-3] == '  arm.joints: ["a"]'
+
+
+def test_json_holds_every_row_and_the_verdict():
+    found = json.loads(report.to_json(ROWS, ['line']))
+    assert found['ok'] is False
+    assert found['counts'] == {'OK': 1, 'INFO': 1, 'WARN': 1, 'FAIL': 1}
+    assert found['proposal'] == ['line']
+    assert found['findings'][2] == {
+        'verdict': 'WARN',
+        'check': 'rate',
+        'subject': 'base',
+        'found': '4 Hz',
+        'expected': 'at least 10 Hz',
+        'advice': 'look at the driver',
+    }
+
+
+# --- command ----------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize(
+    ('options', 'message'),
+    [
+        (['--params', 'nowhere.yaml'], 'no file nowhere.yaml'),
+        (['--urdf', 'nowhere.urdf'], 'no file nowhere.urdf'),
+        (['--checkpoint', 'nowhere'], 'no checkpoint in nowhere'),
+    ],
+)
+def test_a_file_that_is_not_there_ends_with_status_2(capsys, options, message):
+    assert main(['doctor', *options]) == 2
+    assert message in capsys.readouterr().err
+
+
+@pytest.mark.parametrize(
+    'options', [['--seconds', '0'], ['--seconds', 'x'], ['--seconds', '61'], ['--namespace', '1']]
+)
+def test_wrong_options_end_with_status_2(options):
+    with pytest.raises(SystemExit) as ending:
+        main(['doctor', *options])
+    assert ending.value.code == 2
