@@ -88,7 +88,7 @@ class Session:
         self._executor = SingleThreadedExecutor(context=self.context)
         self._executor.add_node(self.node)
         self._instructions = self.node.create_publisher(
-            String, f'{self._prefix}{INSTRUCTION_TOPIC}', 1
+            String, f'{self._prefix}/{INSTRUCTION_TOPIC}', 1
         )
 
     def __enter__(self) -> Session:

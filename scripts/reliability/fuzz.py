@@ -11,24 +11,21 @@ from __future__ import annotations
 
 import argparse
 import collections
-import copy
-import json
 import pathlib
-import platform
-import subprocess
 import sys
 import time
 from typing import Any
 
 import numpy as np
 
-from faster_core.chunk import ActionChunk
 from faster_core.embodiment import Embodiment, Kind
 from faster_core.execution.config import DispatcherConfig, robot_file_parameters
 from faster_core.execution.dispatcher import Dispatcher
 from faster_core.execution.errors import ChunkError
 from faster_core.execution.state import Action
-from faster_vla_ros.conversions import chunk_from_message, chunk_to_message
+from faster_vla_ros.conversions import chunk_from_message
+from scripts.reliability import reporting
+from scripts.reliability.hostile import HostileChunks
 from scripts.reliability.observer import BlendObserver, LimitObserver, read_limits
 
 ROOT = pathlib.Path(__file__).resolve().parents[2]
@@ -41,22 +38,6 @@ SABOTAGE = {
     'position': {'left_arm.position_limits': [-9.0, 9.0]},
     'blend': {'blend_steps': 0},
 }
-# Shares of what is sent; the first two are chunks a policy might send.
-KINDS = (
-    ('smooth', 0.40),
-    ('wild', 0.15),
-    ('late', 0.08),
-    ('not_finite', 0.05),
-    ('huge', 0.05),
-    ('far', 0.05),
-    ('shape', 0.05),
-    ('names', 0.04),
-    ('frame', 0.02),
-    ('checksum', 0.02),
-    ('timing', 0.05),
-    ('order', 0.03),
-    ('empty', 0.01),
-)
 
 
 class Fuzz:
@@ -95,19 +76,17 @@ class Fuzz:
         }
         self.commanded: np.ndarray | None = None
         self.speed = {n: np.zeros_like(limits[n].lower) for n in TRAJECTORIES}
-        self.sequence_id = 0
         self.outcomes: collections.Counter = collections.Counter()
         self.sent: collections.Counter = collections.Counter()
         self.executed = 0
         self.pure = False  # nothing was limited since the last splice
-        self.position_limits = limits
+        self.source = HostileChunks(self.rng, self.embodiment, limits, TRAJECTORIES)
 
     def run(self, chunks: int) -> None:
         """Send so many chunks, a few ticks after each."""
-        names, shares = zip(*KINDS, strict=True)
         for _ in range(chunks):
             self._keep_enabled()
-            kind = str(self.rng.choice(names, p=np.array(shares) / sum(shares)))
+            kind = self.source.draw()
             self.sent[kind] += 1
             self._send(kind)
             for _ in range(int(self.rng.integers(1, 4))):
@@ -126,10 +105,8 @@ class Fuzz:
         for name, values in self.measured.items():
             self.dispatcher.on_feedback(name, values, self.now)
 
-    # --- chunks -------------------------------------------------------------------------------
-
     def _send(self, kind: str) -> None:
-        message = self._message(kind)
+        message = self.source.message(kind, self.now, self.measured)
         try:
             chunk = chunk_from_message(message, self.embodiment, frame_id='base_link')
         except ChunkError as error:
@@ -160,103 +137,6 @@ class Fuzz:
     def _rest(self) -> np.ndarray | None:
         motion = self.dispatcher._motion
         return None if motion is None else motion.rest()
-
-    def _message(self, kind: str) -> Any:
-        e, rng = self.embodiment, self.rng
-        self.sequence_id += 1
-        age = float(rng.uniform(0.0, 0.3))
-        if kind == 'late':
-            age = float(rng.uniform(0.3, 4.0))
-        fields = {
-            'values': self._rows(kind),
-            'stamp': self.now - age,
-            'first_step_offset': e.step_period,
-            'step_period': e.step_period,
-            'sequence_id': self.sequence_id,
-            'embodiment_checksum': e.checksum,
-        }
-        if kind == 'empty':
-            fields['values'] = np.zeros((0, e.action_dim), np.float32)
-        if kind == 'checksum':
-            fields['embodiment_checksum'] = str(rng.choice(['', 'x' * 64, e.checksum[:-1]]))
-        if kind == 'order':
-            fields['stamp'] = self.now - 0.9
-        if kind == 'timing':
-            which = rng.choice(['stamp', 'first_step_offset', 'step_period'])
-            fields[str(which)] = float(
-                rng.choice([0.0, 1e-9, 2.0e6, -1.0, self.now + 5.0, e.step_period * 2])
-            )
-        message = chunk_to_message(ActionChunk(**fields), e)
-        self._spoil(kind, message)
-        return message
-
-    def _rows(self, kind: str) -> np.ndarray:
-        """Return rows [H, D] that start where the robot is and go somewhere."""
-        e, rng = self.embodiment, self.rng
-        horizon = (
-            int(rng.integers(1, e.action_horizon + 1)) if kind == 'wild' else (e.action_horizon)
-        )
-        values = np.zeros((horizon, e.action_dim), np.float32)
-        t = np.arange(1, horizon + 1) * e.step_period
-        for c in e.action:
-            limit, at = self.position_limits[c.name], self.slices[c.name]
-            pace = {'smooth': 0.5, 'wild': 1.05}.get(kind, 0.5) * limit.speed
-            if not limit.position:
-                wave = np.sin(rng.uniform(0.5, 3.0) * t + rng.uniform(0, 6))[:, None]
-                values[:, at] = wave * pace * rng.uniform(-1, 1, c.size)
-                continue
-            place = self.measured[c.name]
-            if c.kind is Kind.GRIPPER_POSITION:
-                values[:, at] = rng.uniform(limit.lower, limit.upper)
-                continue
-            if kind == 'smooth':
-                omega = rng.uniform(0.5, 3.0, c.size)
-                phase = rng.uniform(0, 2 * np.pi, c.size)
-                wave = np.sin(omega * t[:, None] + phase) - np.sin(phase)
-                way = place + wave * pace / omega * rng.uniform(-1, 1, c.size)
-            else:
-                steps = rng.uniform(-1, 1, (horizon, c.size)) * pace * e.step_period
-                way = place + np.cumsum(steps, axis=0)
-            reach = 0.05 if kind == 'wild' else 0.0
-            width = limit.upper - limit.lower
-            values[:, at] = np.clip(way, limit.lower - reach * width, limit.upper + reach * width)
-        if kind == 'huge':
-            values[rng.integers(horizon), rng.integers(e.action_dim)] = rng.choice(
-                [1e3, -1e6, 3e38, -3e38]
-            )
-        if kind == 'far':
-            at = self.slices[str(rng.choice(TRAJECTORIES))]
-            values[:, at] += rng.choice([-1.0, 1.0]) * rng.uniform(0.4, 2.0)
-        return values
-
-    def _spoil(self, kind: str, message: Any) -> None:
-        """Break a message in a way no array can express."""
-        rng = self.rng
-        if not message.components:
-            return
-        part = message.components[int(rng.integers(len(message.components)))]
-        if kind == 'not_finite':
-            data = np.array(part.data, np.float32)
-            data[rng.integers(data.size)] = rng.choice([np.nan, np.inf, -np.inf])
-            part.data = data.tolist()
-        elif kind == 'shape':
-            choice = rng.integers(4)
-            if choice == 0:
-                part.data = list(part.data)[: int(rng.integers(len(part.data)))]
-            elif choice == 1:
-                message.num_steps = int(rng.choice([1, 31, 33, 2**31, 2**32 - 1]))
-            elif choice == 2:
-                message.components = message.components[:-1]
-            else:
-                message.components = [*message.components, copy.deepcopy(part)]
-        elif kind == 'names':
-            if rng.random() < 0.5:
-                part.names = list(part.names)[::-1] + ['x']
-            else:
-                part.name = str(rng.choice(['', 'left_leg', part.name.upper()]))
-        elif kind == 'frame':
-            part.frame_id = str(rng.choice(['odom', 'map', 'x' * 500]))
-            part.kind = int(rng.integers(0, 255))
 
     # --- ticks --------------------------------------------------------------------------------
 
@@ -316,35 +196,20 @@ def main() -> int:
     parser.add_argument('--sabotage-chunks', type=int, default=3000)
     parser.add_argument('--json', type=pathlib.Path)
     args = parser.parse_args()
-    start = time.perf_counter()
+    start, machine = time.perf_counter(), reporting.machine()
     fuzz = Fuzz(args.seed)
     fuzz.run(args.chunks)
-    result = fuzz.report() | {'seconds': round(time.perf_counter() - start, 1)}
+    result = fuzz.report()
+    result |= {'seconds': round(time.perf_counter() - start, 1), 'machine': machine}
     result['sabotage'] = {}
     for name in SABOTAGE:
         spoilt = Fuzz(args.seed, name)
         spoilt.run(args.sabotage_chunks)
         found = spoilt.report()
         result['sabotage'][name] = found['limit_violations'] + found['blend_violations']
-    result |= {
-        'machine': platform.machine(),
-        'python': platform.python_version(),
-        'git_sha': _git_sha(),
-        'command': f'python -m scripts.reliability.fuzz --chunks {args.chunks} --seed {args.seed}',
-    }
-    text = json.dumps(result, indent=1)
-    if args.json:
-        args.json.parent.mkdir(parents=True, exist_ok=True)
-        args.json.write_text(text + '\n', encoding='utf-8')
-    print(text)
+    reporting.write('fuzz', result, args.json)
     violated = result['limit_violations'] + result['blend_violations']
     return int(bool(violated) or not all(result['sabotage'].values()))
-
-
-def _git_sha() -> str:
-    command = ['git', 'rev-parse', '--short', 'HEAD']
-    done = subprocess.run(command, cwd=ROOT, capture_output=True, text=True, check=False)
-    return done.stdout.strip()
 
 
 if __name__ == '__main__':
