@@ -1,0 +1,177 @@
+"""Every row of the failure table, again and again: how soon the robot is safe.
+
+    python -m scripts.reliability.failures --repetitions 30 --json FILE [--rows TEXT]
+
+Each repetition starts from full motion of every component. The time counts from the row's trigger
+to the first safe command (safety.py) in the observer's DDS; the total counts from the fault. All
+commands of all rows are held against the limits of the robot file beside that. Two rows have no
+such moment: with 30 % of the chunks lost, and with every two chunks in wrong order, the robot has
+to go on or hold.
+"""
+
+from __future__ import annotations
+
+import argparse
+import itertools
+import json
+import math
+import os
+import pathlib
+import sys
+import time
+from typing import Any
+
+from faster_vla_msgs.msg import DispatcherState
+from scripts.reliability import reporting
+from scripts.reliability.bench import Bench
+from scripts.reliability.rows import (
+    ALLOWED,
+    ALLOWED_TICKS,
+    dispatcher_killed,
+    GUARD_ALLOWED,
+    measure,
+    Row,
+    ROWS,
+)
+
+DOMAIN = 57
+GOES_ON = {'30 % of the chunks lost': 'loss 0.3', 'every two chunks swapped': 'reorder'}
+
+
+def measure_row(bench: Bench, row: Row, repetitions: int) -> dict[str, Any]:
+    """Return the figures of a row (milliseconds)."""
+    load = round(os.getloadavg()[0], 2)
+    checked, violated = bench.num_judged, len(bench.violations)
+    delays = [measure(bench, row) for _ in range(repetitions)]
+    safe = [d for d in delays if math.isfinite(d.from_trigger)]
+    allowed = GUARD_ALLOWED if row.guard else ALLOWED_TICKS * bench.period + ALLOWED
+    judged = 'from_fault' if row.guard else 'from_trigger'
+    p99 = reporting.percentiles([getattr(d, judged) for d in safe])['p99']
+    unsafe = bench.violations[violated:]
+    return {
+        'event': row.name,
+        'trigger': row.trigger,
+        'repetitions': repetitions,
+        'never_safe': len(delays) - len(safe),
+        'from_trigger_ms': reporting.percentiles([d.from_trigger for d in safe]),
+        'from_fault_ms': reporting.percentiles([d.from_fault for d in safe]),
+        'allowed_ms': round(allowed * 1e3, 1),
+        'judged': judged,
+        'met': len(safe) == len(delays) and p99 <= allowed * 1e3 and not unsafe,
+        'commands_checked': bench.num_judged - checked,
+        'limit_violations': unsafe[:5],
+        'load': load,
+    }
+
+
+def measure_without_guard(bench: Bench) -> dict[str, Any]:
+    """Kill the dispatcher with nobody behind it: a latching chassis would drive on."""
+    if 'guard' in bench.processes:
+        bench.processes.end('guard')
+    bench.drive()
+    moment = dispatcher_killed(bench)
+    after = [c for c in bench.commands['base'] if c.sent_ns > moment.fault_ns]
+    speed = float(bench.commands['base'][-1].values[0])
+    bench.forget()
+    return {'zeros': sum(not c.values.any() for c in after), 'last_speed': round(speed, 3)}
+
+
+def goes_on(bench: Bench, name: str, seconds: float) -> dict[str, Any]:
+    """Let chunks be lost or swapped for a while; returns how much of it the robot moved."""
+    bench.drive()
+    bench.forget()
+    checked, violated = bench.num_judged, len(bench.violations)
+    bench.fault(GOES_ON[name])
+    start = time.time_ns()
+    bench.spin(seconds)
+    end = time.time_ns()
+    states = [(max(t, start), s.action) for t, s in bench.states]
+    known = [*states, (end, None)]
+    first = known[0][0] - start  # before the first change it followed
+    moving = (DispatcherState.ACTION_FOLLOW, DispatcherState.ACTION_LIMIT)
+    followed = first + sum(b - a for (a, x), (b, _) in itertools.pairwise(known) if x in moving)
+    sent, reports = len(bench.sent_chunks), [r for _, r in bench.reports]
+    numbers = sorted(bench.sent_chunks)
+    result = {
+        'event': name,
+        'seconds': seconds,
+        'chunks_numbered': numbers[-1] - numbers[0] + 1 if numbers else 0,
+        'chunks_sent': sent,
+        'chunks_accepted': sum(r.accepted for r in reports),
+        'rejected': sorted({r.reason for r in reports if not r.accepted}),
+        'moving_share': round(followed / (end - start), 4),
+        'holds': sum(s == DispatcherState.ACTION_HOLD for _, s in states),
+        'stops': sum(s == DispatcherState.ACTION_STOP for _, s in states),
+    }
+    bench.fault('')
+    bench.forget()
+    unsafe = bench.violations[violated:]
+    return result | {
+        'commands_checked': bench.num_judged - checked,
+        'limit_violations': unsafe[:5],
+        'met': not unsafe and not result['stops'] and result['chunks_accepted'] > 0,
+    }
+
+
+def run(args: argparse.Namespace) -> dict[str, Any]:
+    """Measure rows, grouped by what has to run."""
+    rows: dict[str, Any] = {}
+    result: dict[str, Any] = {'dispatch_rate': 50.0}
+    for real_node, sim_time in ((False, False), (True, False), (False, True)):
+        group = (real_node, sim_time)
+        chosen = [
+            r for r in ROWS if (r.real_node, r.sim_time) == group and _wanted(r.name, args.rows)
+        ]
+        others = [n for n in GOES_ON if _wanted(n, args.rows)] if group == (False, False) else []
+        if not chosen and not others:
+            continue
+        with Bench(args.domain, real_node=real_node, sim_time=sim_time, seed=args.seed) as bench:
+            for row in chosen:
+                rows[row.name] = measure_row(bench, row, args.repetitions)
+                found = rows[row.name]['from_trigger_ms']
+                print(f'{row.name}: {found}', file=sys.stderr, flush=True)
+                if row.guard:
+                    result['without_guard'] = measure_without_guard(bench)
+            for name in others:
+                rows[name] = goes_on(bench, name, args.seconds)
+    return result | {'rows': list(rows.values())}
+
+
+def _wanted(name: str, texts: list[str]) -> bool:
+    return not texts or any(t in name for t in texts)
+
+
+def merged(new: dict[str, Any], path: pathlib.Path | None) -> dict[str, Any]:
+    """Return a result with what an earlier one in `path` has beyond it."""
+    if path is None or not path.exists():
+        return new
+    old = json.loads(path.read_text(encoding='utf-8'))
+    rows = {r['event']: r for r in [*old['rows'], *new['rows']]}
+    order = [*(r.name for r in ROWS), *GOES_ON]
+    return (
+        {'without_guard': old.get('without_guard')}
+        | new
+        | {'rows': [rows[n] for n in order if n in rows]}
+    )
+
+
+def main() -> int:
+    """Measure and report; 1 if a row missed its target or a command left the limits."""
+    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
+    parser.add_argument('--repetitions', type=int, default=30)
+    parser.add_argument('--seconds', type=float, default=60.0, help='of each row without a moment')
+    parser.add_argument(
+        '--rows', nargs='*', default=[], help='only those that contain one of this'
+    )
+    parser.add_argument('--domain', type=int, default=DOMAIN)
+    parser.add_argument('--seed', type=int, default=0)
+    parser.add_argument('--json', type=pathlib.Path, help='other rows in it stay')
+    args = parser.parse_args()
+    result = merged(run(args), args.json)
+    reporting.write('failures', result, args.json)
+    drives_on = not (result.get('without_guard') or {'zeros': 0})['zeros']
+    return int(not (all(r['met'] for r in result['rows']) and drives_on))
+
+
+if __name__ == '__main__':
+    sys.exit(main())

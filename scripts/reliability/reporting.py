@@ -1,0 +1,63 @@
+"""Figures of a measurement and where they came from, as JSON."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+import json
+import os
+import pathlib
+import platform
+import sys
+from typing import Any
+
+import numpy as np
+
+from faster_core.provenance import git_commit
+
+RESULTS = pathlib.Path(__file__).resolve().parents[2] / 'docs' / 'results' / 'reliability'
+
+
+def percentiles(values: Sequence[float], digits: int = 2) -> dict[str, float | int | None]:
+    """Return p50, p99, p99.9 and the largest of values, and their number."""
+    if not len(values):
+        return {'n': 0, 'p50': None, 'p99': None, 'p999': None, 'max': None}
+    array = np.asarray(values, dtype=float)
+    cuts = {'p50': 50.0, 'p99': 99.0, 'p999': 99.9, 'max': 100.0}
+    found = {k: round(float(np.percentile(array, q)), digits) for k, q in cuts.items()}
+    return {'n': len(array), **found}
+
+
+def machine() -> dict[str, Any]:
+    """Return what ran, and how busy it was."""
+    cpu = ''
+    for line in pathlib.Path('/proc/cpuinfo').read_text(encoding='ascii').splitlines():
+        if line.startswith('model name'):
+            cpu = line.partition(':')[2].strip()
+            break
+    policy = os.sched_getscheduler(0)
+    return {
+        'cores': os.cpu_count(),
+        'cpu': cpu,
+        'kernel': platform.release(),
+        'python': platform.python_version(),
+        'scheduling': 'SCHED_FIFO' if policy == os.SCHED_FIFO else 'SCHED_OTHER',
+        'load_1min': round(os.getloadavg()[0], 2),
+    }
+
+
+def write(name: str, result: dict[str, Any], path: pathlib.Path | None) -> None:
+    """Print a result and write it to a file, with machine, commit and command."""
+    given = sys.argv[1:]
+    if '--json' in given:  # where it was written does not matter
+        at = given.index('--json')
+        given = given[:at] + given[at + 2 :]
+    result = result | {
+        'machine': result.get('machine') or machine(),
+        'git_sha': git_commit(),
+        'command': ' '.join(['python', '-m', f'scripts.reliability.{name}', *given]),
+    }
+    text = json.dumps(result, indent=1)
+    if path is not None:
+        path.parent.mkdir(parents=True, exist_ok=True)
+        path.write_text(text + '\n', encoding='utf-8')
+    print(text)

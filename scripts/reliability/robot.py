@@ -1,0 +1,143 @@
+"""The robot of the measurements: it is where it was told to be and says so at 50 Hz.
+
+Feedback in the vendor's units; cameras if the policy is the real node; /clock if time is
+simulated; a heartbeat of the e-stop.
+"""
+
+from __future__ import annotations
+
+import functools
+import time
+
+from builtin_interfaces.msg import Time
+import numpy as np
+from rclpy.clock import Clock, ClockType
+from rclpy.node import Node
+from rosgraph_msgs.msg import Clock as ClockMsg
+from sensor_msgs.msg import CompressedImage, JointState
+from std_msgs.msg import Bool
+
+from faster_vla_ros.conversions import stamp_from_seconds
+from scripts.reliability.motion import ARM, GRIPPER
+from scripts.reliability.pictures import jpeg
+
+FEEDBACK = {
+    'left_arm': '/hdas/feedback_arm_left',
+    'left_gripper': '/hdas/feedback_gripper_left',
+    'right_arm': '/hdas/feedback_arm_right',
+    'right_gripper': '/hdas/feedback_gripper_right',
+}
+# What only a policy node listens to: values and the field they are in.
+OTHER_FEEDBACK = {
+    '/hdas/feedback_torso': ('position', [0.0] * 4),
+    '/hdas/feedback_chassis': ('velocity', [0.0] * 6),
+}
+CAMERAS = {
+    'head': '/hdas/camera_head/left_raw/image_raw_color/compressed',
+    'wrist_left': '/hdas/camera_wrist_left/color/image_raw/compressed',
+    'wrist_right': '/hdas/camera_wrist_right/color/image_raw/compressed',
+}
+PER_METRE = 1000.0  # the vendor's unit of grippers
+
+
+class Robot:
+    """Publishes on a node of somebody else.
+
+    Attributes:
+        paused: 'feedback', 'estop', or names of cameras that are silent.
+        place: position component -> where it is, [d] SI.
+        follows: it goes where it is told.
+        last: name of a feedback, camera or the e-stop -> when it was published last (ns).
+    """
+
+    def __init__(self, node: Node, *, cameras: bool, sim_time: bool) -> None:
+        """Create publishers and timers on the steady clock.
+
+        Args:
+            node: that publishes.
+            cameras: also what only a policy node listens to.
+            sim_time: publish /clock, from 100 s on.
+        """
+        self.paused: set[str] = set()
+        self.last: dict[str, int] = {}
+        self.follows = True
+        self.place = {
+            name: np.full(1, GRIPPER[0]) if 'gripper' in name else np.array(ARM)
+            for name in FEEDBACK
+        }
+        self._cameras_on, self._sim_time = cameras, sim_time
+        self._clock_base = 100.0 - time.monotonic()
+        speak = node.create_publisher
+        self._feedback = {n: speak(JointState, t, 5) for n, t in FEEDBACK.items()}
+        self._estop = speak(Bool, 'estop', 1)
+        timer = functools.partial(node.create_timer, clock=Clock(clock_type=ClockType.STEADY_TIME))
+        timer(0.02, self._measure)
+        timer(0.05, self._beat)
+        if cameras:
+            self._others = {t: speak(JointState, t, 5) for t in OTHER_FEEDBACK}
+            self._cameras = {n: speak(CompressedImage, t, 2) for n, t in CAMERAS.items()}
+            self._picture = jpeg(96, 96)
+            timer(1 / 15, self._see)
+        if sim_time:
+            self._clock = speak(ClockMsg, '/clock', 10)
+            timer(0.01, self.tell_time)
+
+    @property
+    def connected(self) -> bool:
+        """Whether somebody listens to all of the feedback."""
+        return all(p.get_subscription_count() for p in self._feedback.values())
+
+    def now(self) -> float:
+        """Return the robot's time (s)."""
+        if self._sim_time:
+            return self._clock_base + time.monotonic()
+        return time.time_ns() * 1e-9
+
+    def _stamp(self) -> Time:
+        return stamp_from_seconds(self.now())
+
+    def tell_time(self) -> int:
+        """Publish /clock; returns when (ns)."""
+        at = time.time_ns()
+        self._clock.publish(ClockMsg(clock=self._stamp()))
+        return at
+
+    def jump(self, seconds: float) -> int:
+        """Set the simulated clock; returns when it was published (ns)."""
+        self._clock_base += seconds
+        return self.tell_time()
+
+    def _measure(self) -> None:
+        if 'feedback' in self.paused:
+            return
+        stamp = self._stamp()
+        for name, publisher in self._feedback.items():
+            scale = PER_METRE if 'gripper' in name else 1.0
+            message = JointState(position=[float(v) * scale for v in self.place[name]])
+            message.header.stamp = stamp
+            self.last[name] = time.time_ns()
+            publisher.publish(message)
+        if self._cameras_on:
+            for topic, (field, values) in OTHER_FEEDBACK.items():
+                message = JointState(**{field: values})
+                message.header.stamp = stamp
+                self._others[topic].publish(message)
+
+    def _beat(self) -> None:
+        if 'estop' not in self.paused:
+            self.press(False)
+
+    def press(self, pressed: bool = True) -> int:
+        """Publish the e-stop; returns when (ns)."""
+        self.last['estop'] = time.time_ns()
+        self._estop.publish(Bool(data=pressed))
+        return self.last['estop']
+
+    def _see(self) -> None:
+        stamp = self._stamp()
+        for name, publisher in self._cameras.items():
+            if name not in self.paused:
+                message = CompressedImage(format='jpeg', data=self._picture)
+                message.header.stamp = stamp
+                self.last[name] = time.time_ns()
+                publisher.publish(message)

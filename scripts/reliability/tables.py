@@ -1,0 +1,171 @@
+"""Tables of docs/reliability.md from the JSON files of the measurements."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+import json
+import pathlib
+from typing import Any
+
+RESULTS = pathlib.Path(__file__).resolve().parents[2] / 'docs' / 'results' / 'reliability'
+
+
+def _report(name: str) -> dict[str, Any]:
+    return json.loads((RESULTS / f'{name}.json').read_text(encoding='utf-8'))
+
+
+def _source(name: str, report: Mapping[str, Any]) -> str:
+    m = report['machine']
+    where = f'{m["cores"]} cores of an {m["cpu"]}, Python {m["python"]}, {m["scheduling"]}'
+    return (
+        f'`{report["command"]}`; {where}; load {m["load_1min"]:g} before; commit '
+        f'{report["git_sha"][:10]}. [{name}.json](results/reliability/{name}.json)'
+    )
+
+
+def _yes(met: bool) -> str:
+    return 'yes' if met else '**no**'
+
+
+def failures() -> str:
+    """Return the failure table: from trigger and from fault to the first safe command."""
+    report = _report('failures')
+    lines = [
+        '| event | counts from | N | p50 | p99 | max | allowed | met | from fault: p50 | max |',
+        '|---' * 10 + '|',
+    ]
+    for row in report['rows']:
+        if 'from_trigger_ms' not in row:
+            continue
+        judged, total = row['from_trigger_ms'], row['from_fault_ms']
+        trigger, allowed = row['trigger'], f'{row["allowed_ms"]:.0f}'
+        if row['judged'] == 'from_fault':
+            allowed += ' from the fault'
+        n = f'{row["repetitions"]}'
+        if row['never_safe']:
+            n += f', {row["never_safe"]} never safe'
+        figures = ' | '.join(f'{judged[q]:.0f}' for q in ('p50', 'p99', 'max'))
+        lines.append(
+            f'| {row["event"]} | {trigger} | {n} | {figures} | {allowed} | {_yes(row["met"])} | '
+            f'{total["p50"]:.0f} | {total["max"]:.0f} |'
+        )
+    lines += ['', '| event | seconds | numbered | arrived | accepted | moving | holds | met |']
+    lines.append('|---' * 8 + '|')
+    for row in report['rows']:
+        if 'moving_share' in row:
+            lines.append(
+                f'| {row["event"]} | {row["seconds"]:.0f} | {row["chunks_numbered"]} | '
+                f'{row["chunks_sent"]} | {row["chunks_accepted"]} | '
+                f'{100 * row["moving_share"]:.1f} % | {row["holds"]} | {_yes(row["met"])} |'
+            )
+    checked = sum(r['commands_checked'] for r in report['rows'])
+    unsafe = sum(len(r['limit_violations']) for r in report['rows'])
+    without = report.get('without_guard')
+    text = f'Commands held against the limits in all of it: {checked}; beyond them: {unsafe}.'
+    if without:
+        text += (
+            f' Dispatcher killed without a guard: {without["zeros"]} zeros follow, the chassis is '
+            f'left with {without["last_speed"]:g} m/s.'
+        )
+    return '\n'.join([*lines, '', text, '', _source('failures', report)])
+
+
+def fuzz() -> str:
+    """Return what random and hostile chunks came to, in process and through DDS."""
+    names = {'fuzz': 'in process', 'fuzz_dds': 'through DDS'}
+    lines = [
+        '| | chunks | executed | commands judged | beyond a limit | off the blended plan '
+        '| noticed: speed, acceleration, position, blend |',
+        '|---' * 7 + '|',
+    ]
+    sources = []
+    for name, text in names.items():
+        if not (RESULTS / f'{name}.json').exists():
+            continue
+        r = _report(name)
+        noticed = ', '.join(str(r['sabotage'][k]) for k in r['sabotage'])
+        lines.append(
+            f'| {text} | {r["chunks"]} | {100 * r["executed_share"]:.1f} % | '
+            f'{r["commands_checked"]} | {r["limit_violations"]} | {r["blend_violations"]} of '
+            f'{r["rows_compared_with_the_blend"]} | {noticed} |'
+        )
+        sources.append(f'- {text}: {_source(name, r)}')
+    return '\n'.join([*lines, '', *sources])
+
+
+def jitter() -> str:
+    """Return the jitter of the dispatcher's tick and the floor of the machine."""
+    report = _report('jitter')
+    lines = [
+        '| scheduling of both | beside | minutes | milliseconds | p50 | p99 | p99.9 | max | met |',
+        '|---' * 9 + '|',
+    ]
+    for r in report['runs']:
+        for key, text in (('jitter_ms', 'dispatcher'), ('floor_ms', 'loop of sleeps')):
+            figures = ' | '.join(f'{r[key][q]:.2f}' for q in ('p50', 'p99', 'p999', 'max'))
+            met = _yes(r['met']) if key == 'jitter_ms' else ''
+            lines.append(
+                f'| {r["scheduling"]} | {r["beside"]} | {r["minutes"]:g} | {text} | {figures} | '
+                f'{met} |'
+            )
+    allowed = report['runs'][0]['allowed_ms']
+    text = f'Allowed: p99 {allowed["p99"]:g} ms, p99.9 {allowed["p999"]:g} ms.'
+    return '\n'.join([*lines, '', text, '', _source('jitter', report)])
+
+
+def overhead() -> str:
+    """Return what the policy node adds to an inference."""
+    r = _report('overhead')
+    lines = ['| milliseconds | p50 | p99 | p99.9 | max |', '|---' * 5 + '|']
+    rows = {
+        'overhead_ms': 'minus `total_ms`',
+        'with_decoding_ms': 'minus the policy alone: decoding counts',
+        'decoding_ms': 'decoding of three images',
+    }
+    for key, text in rows.items():
+        figures = ' | '.join(f'{r[key][q]:.2f}' for q in ('p50', 'p99', 'p999', 'max'))
+        lines.append(f'| {text} | {figures} |')
+    allowed = r['allowed_ms']
+    text = (
+        f'{r["compared"]} chunks in {r["seconds"]:g} s, {r["cameras"]}; allowed p50 '
+        f'{allowed["p50"]:g} ms, p99 {allowed["p99"]:g} ms minus `total_ms`; met: '
+        f'{_yes(r["met"])}. The node took {100 * r["share_of_a_core"]:.0f} % of a core.'
+    )
+    return '\n'.join([*lines, '', text, '', _source('overhead', r)])
+
+
+def soak() -> str:
+    """Return what hours of the whole graph did to memory, numbers and plan."""
+    r = _report('soak')
+    lines = ['| process | MiB after warm-up | at the end | growth an hour |', '|---' * 4 + '|']
+    for name, m in r['memory'].items():
+        lines.append(
+            f'| {name} | {m["mib_after_warm_up"]:.1f} | {m["mib_at_end"]:.1f} | '
+            f'{m["percent_per_hour"]:.2f} % |'
+        )
+    met = r['met']
+    text = (
+        f'{r["minutes"]:.0f} minutes, {r["warm_up_minutes"]:g} of them warm-up; {r["episodes"]} '
+        f'episodes ({r["successes"]} successful), {r["chunks"]} chunks. Gaps in their numbers: '
+        f'{r["gaps_in_sequence"]} at the observer, {r["gaps_in_reports"]} in the reports of the '
+        f'dispatcher; the plan ran dry {r["plan_ran_dry"]} times. Met: memory (at most '
+        f'{r["allowed_percent_per_hour"]:g} % an hour) {_yes(met["memory"])}, numbers '
+        f'{_yes(met["sequence"])}, plan {_yes(met["plan"])}.'
+    )
+    return '\n'.join([*lines, '', text, '', _source('soak', r)])
+
+
+def table(name: str) -> str:
+    """Return the table of a measurement, or that there is none."""
+    if not (RESULTS / f'{name}.json').exists():
+        return 'Not measured yet: `make reliability`.'
+    return TABLES[name]()
+
+
+TABLES: dict[str, Callable[[], str]] = {
+    'failures': failures,
+    'fuzz': fuzz,
+    'jitter': jitter,
+    'overhead': overhead,
+    'soak': soak,
+}
