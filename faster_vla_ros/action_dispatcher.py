@@ -180,8 +180,10 @@ class ActionDispatcher(Node):
         elsewhere = self._elsewhere()
         if elsewhere:
             self.dispatcher.yield_to(elsewhere, self._now())
-        tick = self.dispatcher.tick(self._now())
-        stamp = self.get_clock().now().to_msg()
+        # One reading: the stamp of a command is the time it was computed for.
+        moment = self.get_clock().now()
+        tick = self.dispatcher.tick(moment.nanoseconds * 1e-9)
+        stamp = moment.to_msg()
         if self._at_enable is not None:
             self._at_enable.update(tick.state.enabled)
         self._wire.send(tick, stamp)

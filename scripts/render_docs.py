@@ -454,7 +454,7 @@ PARTS: dict[str, dict[str, Callable[[], str]]] = {
     },
     'docs/reliability.md': {
         name: functools.partial(reliability_table, name)
-        for name in ('failures', 'fuzz', 'jitter', 'overhead', 'soak')
+        for name in ('failures', 'fuzz', 'jitter', 'motion', 'overhead', 'soak')
     },
     'docs/ros.md': {
         'policy_node parameters': _policy_parameters,

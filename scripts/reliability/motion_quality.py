@@ -14,7 +14,6 @@ from __future__ import annotations
 import argparse
 from collections.abc import Callable
 import dataclasses
-import json
 import pathlib
 import sys
 from typing import Any
@@ -25,9 +24,9 @@ from faster_core.chunk import ActionChunk
 from faster_core.embodiment import Embodiment
 from faster_core.execution.config import DispatcherConfig
 from faster_core.execution.dispatcher import Dispatcher
-from faster_core.provenance import git_commit
 from faster_core.sim.controllers.joint_trajectory import JointTrajectoryController
 from faster_core.sim.controllers.trajectory import Point
+from scripts.reliability import reporting
 
 ROBOT = Embodiment.from_text(
     """
@@ -299,14 +298,8 @@ def main() -> int:
         'controllers': measure(),
         'runs': RUNS,
         'latency_ms': LATENCY * 1e3,
-        'git_sha': git_commit(),
-        'command': 'python -m scripts.reliability.motion_quality',
     }
-    text = json.dumps(result, indent=1)
-    if args.json:
-        args.json.parent.mkdir(parents=True, exist_ok=True)
-        args.json.write_text(text + '\n', encoding='utf-8')
-    print(text)
+    reporting.write('motion_quality', result, args.json)
     return int(not all(good(result['controllers'][f]) for f in ('humble', 'jazzy')))
 
 

@@ -155,6 +155,27 @@ def soak() -> str:
     return '\n'.join([*lines, '', text, '', _source('soak', r)])
 
 
+def motion() -> str:
+    """Return how closely and smoothly a motion is followed, by executor and controller."""
+    r = _report('motion')
+    lines = [
+        '| executor | controller | rms error, mrad | largest speed, rad/s | largest step of speed '
+        'in a cycle | rms acceleration, rad/s² |',
+        '|---' * 6 + '|',
+        '| the motion itself | | ' + ' | '.join(f'{v:g}' for v in r['reference'].values()) + ' |',
+    ]
+    names = next(iter(r['controllers'].values()))
+    for name in names:
+        rows = {flavour: r['controllers'][flavour][name] for flavour in r['controllers']}
+        if len({str(v) for v in rows.values()}) == 1:
+            rows = {'': next(iter(rows.values()))}
+        for flavour, v in rows.items():
+            figures = ' | '.join(f'{x:.3g}' for x in v.values())
+            lines.append(f'| {name} | {flavour} | {figures} |')
+    text = f'Means of {r["runs"]} runs of a model; policy {r["latency_ms"]:.0f} ms.'
+    return '\n'.join([*lines, '', text, '', _source('motion', r)])
+
+
 def table(name: str) -> str:
     """Return the table of a measurement, or that there is none."""
     if not (RESULTS / f'{name}.json').exists():
@@ -166,6 +187,7 @@ TABLES: dict[str, Callable[[], str]] = {
     'failures': failures,
     'fuzz': fuzz,
     'jitter': jitter,
+    'motion': motion,
     'overhead': overhead,
     'soak': soak,
 }
