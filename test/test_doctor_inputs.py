@@ -79,7 +79,7 @@ def test_an_empty_graph_fails_for_every_input_and_command(r1, fine):
     failed = rows(r1, empty, Verdict.FAIL)
     assert len([f for f in failed if f.check == 'topic']) == len(r1.inputs) == 9
     assert len([f for f in failed if f.check == 'command']) == 6
-    assert {f.check for f in failed} == {'topic', 'command'}
+    assert {f.check for f in failed} == {'topic', 'command', 'interlock'}
 
 
 # --- topics -----------------------------------------------------------------------------------

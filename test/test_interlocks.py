@@ -108,7 +108,7 @@ def test_after_a_takeover_not_even_zeros_are_sent_at_the_end(make_rig):
 
 # --- the remote control's mode ---------------------------------------------------------------
 
-PERMIT = {'permit__topic': 'controller', 'permit__value': 5}
+PERMIT = {'permit__topic': 'controller', 'permit__field': 'data', 'permit__value': 5}
 
 
 def test_motion_needs_the_mode_in_which_programs_may_move(make_rig):

@@ -93,6 +93,7 @@ def test_sharded_over_two_processes_the_losses_are_the_same(tmp_path, demos, tok
         assert torch.allclose(value, state(out, 'model')[name], atol=1e-3), name
 
 
+@pytest.mark.slow
 def test_a_sharded_training_resumes_exactly(tmp_path, demos, tokenizer):
     config, out = small_config(fsdp=True), tmp_path / 'run'
     torchrun(config, demos, tokenizer, out, processes=2)
