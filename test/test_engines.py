@@ -93,9 +93,7 @@ def test_engines_draw_the_codes_of_the_oracle_from_the_same_seed(engine):
     _assert_same(tiny_parts, engine, temperature=0.8, top_k=20, seed=3)
 
 
-@pytest.mark.parametrize(
-    'engine', ['static', 'openvino', pytest.param('compile', marks=pytest.mark.slow)]
-)
+@pytest.mark.parametrize('engine', ['static', 'openvino', 'compile'])
 def test_the_shipped_policy_gives_the_codes_of_the_oracle(engine):
     oracle, other = (
         Policy.from_pretrained(paths.demo_checkpoint(), device='cpu', engine=name)
