@@ -328,3 +328,16 @@ def test_a_state_never_enabled_never_moves_whatever_arrives():
         rig.send(rows(base=(0.4, 0.0)), age=0.01 * k)
         rig.dispatcher.reset(rig.now)
         assert silent(rig.tick(PERIOD / 5))
+
+
+def test_enabled_again_while_commands_still_go_out_the_set_point_does_not_jump_to_the_feedback():
+    rig = Rig(stop_pub_timeout=1.0)
+    rig.send(rows(arm=(0.2, 0.0)))
+    held = rig.run(0.6)[-1].commands['arm']
+    rig.dispatcher.enable(False, rig.now)
+    rig.run(0.3)
+    rig.measured['arm'] = held - 0.03  # feedback lags, or the arm sags
+    rig.feed()
+    rig.dispatcher.enable(True, rig.now)
+    rig.send(rows(arm=(0.2, 0.0)))
+    assert np.abs(rig.tick().commands['arm'] - held).max() < 0.02

@@ -247,7 +247,10 @@ class Dispatcher:
         if self._motion is None:
             self._motion = Motion(self._embodiment, self._config, measured)
         elif not self._started:
-            self._motion.restart(measured)
+            # Where commands still go out the set-point stays: feedback lags behind it, and a jump
+            # back would be one of the robot. Where we were silent others may have moved it.
+            silent = [n for n in measured if self._command(n) is None]
+            self._motion.restart({n: measured[n] for n in silent})
         anchor = now if not self._started or self._last_tick is None else self._last_tick
         self._started = True
         self._plan = splice(

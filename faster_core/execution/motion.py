@@ -31,10 +31,11 @@ class Motion:
             limiter.config = config.components[name]
 
     def restart(self, measured: Mapping[str, np.ndarray]) -> None:
-        """Take positions at rest from `measured` anew: the robot may have been moved."""
-        for name, limiter in self._limiters.items():
-            if isinstance(limiter, PositionLimiter) and limiter.at_rest:
-                limiter.position = np.array(measured[name], dtype=float)
+        """Take these positions, if at rest, as measured: the robot may have been moved."""
+        for name, values in measured.items():
+            limiter = self._limiters[name]
+            if limiter.at_rest:
+                limiter.position = np.array(values, dtype=float)
 
     def stand(self) -> None:
         """Take it that nothing moves by our command any more: somebody else commands."""

@@ -112,9 +112,8 @@ class BlendJudge:
         speed = (commanded - old) / (anchor - before)
         if self._action in (DispatcherState.ACTION_NONE, DispatcherState.ACTION_STOP):
             # The first chunk since it was enabled: from rest, from now on.
-            anchor, speed, commanded = at_ns * 1e-9, np.zeros(self._dim), commanded.copy()
-            for name in set(self._slices) - self._positions:
-                commanded[self._slices[name]] = 0.0
+            # A base that is still braking goes on from the speed commanded last.
+            anchor, speed = at_ns * 1e-9, np.zeros(self._dim)
         chunk = chunk_from_message(message, self._bench.embodiment)
         rows = slice(dropped, None)
         rest = self._rest(commanded, speed)
