@@ -341,3 +341,18 @@ def test_enabled_again_while_commands_still_go_out_the_set_point_does_not_jump_t
     rig.dispatcher.enable(True, rig.now)
     rig.send(rows(arm=(0.2, 0.0)))
     assert np.abs(rig.tick().commands['arm'] - held).max() < 0.02
+
+
+def test_found_elsewhere_after_its_feedback_was_stale_the_set_point_starts_there():
+    rig = Rig(stop_pub_timeout=5.0)
+    rig.send(rows(arm=(0.2, 0.0)))
+    held = rig.run(0.6)[-1].commands['arm']
+    rig.feeding = False
+    assert rig.run(0.7)[-1].state.message == 'feedback_stale'
+    rig.feeding = True
+    rig.measured['arm'] = elsewhere = held - 0.1
+    rig.feed()
+    assert rig.dispatcher.reset(rig.now).success
+    assert rig.dispatcher.enable(True, rig.now).success
+    rig.send(rows(arm=(0.1, 0.0)))
+    assert np.abs(rig.tick().commands['arm'] - elsewhere).max() < 0.02

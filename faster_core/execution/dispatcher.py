@@ -74,6 +74,7 @@ class Dispatcher:
         self._plan: Plan | None = None
         self._motion: Motion | None = None
         self._started = False  # a chunk was accepted since the last enable
+        self._lost: set[str] = set()  # components whose feedback was stale since the last chunk
         self._now = -np.inf
         self._last_tick: float | None = None
         self._still_ticks = 0
@@ -248,9 +249,11 @@ class Dispatcher:
             self._motion = Motion(self._embodiment, self._config, measured)
         elif not self._started:
             # Where commands still go out the set-point stays: feedback lags behind it, and a jump
-            # back would be one of the robot. Where we were silent others may have moved it.
-            silent = [n for n in measured if self._command(n) is None]
-            self._motion.restart({n: measured[n] for n in silent})
+            # back would be one of the robot. Where we were silent others may have moved it, and
+            # where nothing was measured for a while it may have restarted.
+            anew = [n for n in measured if n in self._lost or self._command(n) is None]
+            self._motion.restart({n: measured[n] for n in anew})
+        self._lost.clear()
         anchor = now if not self._started or self._last_tick is None else self._last_tick
         self._started = True
         self._plan = splice(
@@ -274,7 +277,9 @@ class Dispatcher:
         self._advance(now)
         if self._auto_enable and not self._stop_reason and not self._feedback.stale(self._now):
             self.enable(True, now)
-        if self._enabled and (stale := self._feedback.stale(self._now)):
+        stale = self._feedback.stale(self._now)
+        self._lost.update(stale)
+        if self._enabled and stale:
             self._latch(FEEDBACK_STALE, stale)
         action, components, message = self._move()
         self._last_tick = self._now

@@ -53,6 +53,7 @@ GUARD_TIMEOUT = 0.1
 EARS = QoSProfile(depth=500, reliability=ReliabilityPolicy.BEST_EFFORT)
 LATCHED = QoSProfile(depth=50, durability=DurabilityPolicy.TRANSIENT_LOCAL)
 PATIENCE = 60.0
+DISCOVERY = 1.0  # s from when we know a process to when it knows the others
 
 
 class BenchError(RuntimeError):
@@ -341,7 +342,8 @@ class Bench:
 
     def drive(self, *, guard: bool = False) -> None:
         """Have everything up, enabled and moving, at a random phase of the ticks (BenchError)."""
-        if guard and 'guard' not in self.processes:
+        new_guard = guard and 'guard' not in self.processes
+        if new_guard:
             self.start_guard()
         if 'action_dispatcher' not in self.processes:
             self.start_dispatcher()
@@ -352,6 +354,10 @@ class Bench:
         self.enable()
         self.forget()
         self.until(self._moving, 'motion')
+        if new_guard:
+            # A dispatcher that was up and moving before it has to be found by it.
+            self.until(lambda: self.node.count_publishers(BASE_TOPIC) == 2, 'the guard')
+            self.spin(DISCOVERY)
         self.spin(float(self.rng.uniform(0.1, 0.4)))
 
     def connected(self) -> bool:
