@@ -359,17 +359,10 @@ class Dispatcher:
 
     def _goals(self, commands: Mapping[str, np.ndarray | None]) -> dict[str, np.ndarray | None]:
         goals = {n: v for n, v in commands.items() if self._is_position(n)}
-        if not self._covers():
-            return goals
-        due = self._plan.sample(self._now)
-        return {
-            name: None if value is None else self._in_range(name, due)
-            for name, value in goals.items()
-        }
-
-    def _in_range(self, name: str, row: np.ndarray) -> np.ndarray:
-        limits = self._config.components[name]
-        return np.clip(row[self._embodiment.action_slices[name]], limits.lower, limits.upper)
+        if self._covers():
+            due = self._motion.in_range(self._plan.sample(self._now))
+            return {n: None if v is None else due[n] for n, v in goals.items()}
+        return goals
 
     def _is_position(self, name: str) -> bool:
         return self._embodiment.action_component(name).kind.is_position

@@ -54,6 +54,14 @@ class Motion:
         """Return [D] where it comes to rest: positions after braking, velocities zero."""
         return np.concatenate([limiter.resting_point() for limiter in self._limiters.values()])
 
+    def in_range(self, row: np.ndarray) -> dict[str, np.ndarray]:
+        """Return the positions [d] of a row [D], component -> within the limits."""
+        return {
+            name: np.clip(row[self._slices[name]], limiter.config.lower, limiter.config.upper)
+            for name, limiter in self._limiters.items()
+            if isinstance(limiter, PositionLimiter)
+        }
+
     def at_rest(self, name: str) -> bool:
         """Whether a component's set-point does not move (any more)."""
         return self._limiters[name].at_rest

@@ -53,6 +53,7 @@ GUARD_TIMEOUT = 0.1
 EARS = QoSProfile(depth=500, reliability=ReliabilityPolicy.BEST_EFFORT)
 LATCHED = QoSProfile(depth=50, durability=DurabilityPolicy.TRANSIENT_LOCAL)
 PATIENCE = 60.0
+GOING_ON = 0.1  # s without a command are silence
 DISCOVERY = 1.0  # s from when we know a process to when it knows the others
 
 
@@ -116,6 +117,7 @@ class Bench:
         # When set-points begin anew (ns), and whether speeds do too: those of a dispatcher that
         # goes on do not.
         self._fresh: list[tuple[int, bool]] = []
+        self._newest: dict[str, Command] = {}
         self._awaited: set[str] = set()  # what begins anew with the next accepted chunk
         self._observer = LimitObserver(self.limits, self.period)
         self._create_endpoints()
@@ -159,14 +161,13 @@ class Bench:
                 values = values / PER_METRE if 'gripper' in name else values
                 if self.robot.follows:
                     self.robot.place[name] = values
-            self.commands[name].append(
-                Command(
-                    sent_ns=info['source_timestamp'],
-                    received_ns=info['received_timestamp'],
-                    stamp=seconds_from_stamp(message.header.stamp),
-                    values=values,
-                )
+            self._newest[name] = command = Command(
+                sent_ns=info['source_timestamp'],
+                received_ns=info['received_timestamp'],
+                stamp=seconds_from_stamp(message.header.stamp),
+                values=values,
             )
+            self.commands[name].append(command)
 
         return take
 
@@ -328,8 +329,19 @@ class Bench:
 
         if self.state is not None and self.state.enabled:
             return
-        self._awaited.add('places')
+        if not self._goes_on():  # asked before: the next chunk may come at once
+            self._awaited.add('places')
         self.until(enabled, 'motion enabled')
+
+    def _goes_on(self) -> bool:
+        """Whether commands still go out and the robot is where they say: they must not jump."""
+        now = time.time_ns()
+        return all(
+            name in self._newest
+            and now - self._newest[name].sent_ns < GOING_ON * 1e9
+            and np.allclose(self._newest[name].values, place, atol=1e-5)
+            for name, place in self.robot.place.items()
+        )
 
     def stop(self) -> None:
         """Stop by service."""

@@ -67,7 +67,8 @@ class LimitObserver:
     def __init__(self, limits: Mapping[str, Limits], period: float) -> None:
         """Take the limits and the period of the commands (s)."""
         self._limits, self._period = limits, period
-        self._last: dict[str, tuple[float, np.ndarray, np.ndarray]] = {}
+        # Component -> time, value and speed; the speed is unknown after silence.
+        self._last: dict[str, tuple[float, np.ndarray, np.ndarray | None]] = {}
         self.violations: list[str] = []
         self.num_checked = 0
         self.num_late = 0
@@ -91,10 +92,9 @@ class LimitObserver:
 
     def _see_position(self, name: str, time: float, value: np.ndarray, limits: Limits) -> None:
         last = self._last.get(name)
-        speed = np.zeros_like(value)
         if last is None:
             # A robot that was measured outside of its range is led back from there.
-            self._last[name] = (time, value, speed)
+            self._last[name] = (time, value, None)
             return
         before, place, old_speed = last
         dt = time - before
@@ -112,7 +112,10 @@ class LimitObserver:
         if dt > LATE * self._period:
             self.num_late += 1
         else:
-            change = np.abs(speed - old_speed) / dt
+            # From rest, wherever that was: the first command is one tick of acceleration old.
+            change = (
+                np.abs(speed) / (2 * dt) if old_speed is None else np.abs(speed - old_speed) / dt
+            )
             # At an end of the range that was made of a place outside, the range goes first.
             if (change > limits.acceleration * (1 + SLACK) + 4 * noise / dt).any():
                 self._tell(name, time, 'acceleration', change, f'at most {limits.acceleration}')
