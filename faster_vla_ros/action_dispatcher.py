@@ -29,6 +29,7 @@ from sensor_msgs.msg import JointState
 from std_srvs.srv import SetBool, Trigger
 
 from faster_core.errors import FasterVlaError, ObservationError
+from faster_core.execution.config import DispatcherConfig
 from faster_core.execution.dispatcher import Dispatcher
 from faster_core.execution.errors import ChunkError
 from faster_core.execution.state import Answer, DispatcherSnapshot, Tick
@@ -80,7 +81,9 @@ class ActionDispatcher(Node):
         dry = self.config['dry_run']
         outputs = {} if dry else self.config.outputs
         self._wire = Wire(self, self.embodiment, outputs, self._on_goal_failure)
-        self.dispatcher = Dispatcher(self.embodiment, rules, self._wire.trajectories)
+        self.dispatcher = Dispatcher(
+            self.embodiment, rules, self._wire.trajectories, lambda: not self._why_not_enable()
+        )
         self._at_enable = None if dry else EnableMessages(self, self.config.values)
         self._board = DispatcherBoard(self, self.embodiment, rules, self.config.frame_id)
         self._path = PlannedPath(self, self.embodiment, self.config.frame_id)
@@ -94,7 +97,7 @@ class ActionDispatcher(Node):
         qos.subscription(self, ActionChunkMsg, 'action_chunk', self._on_chunk, qos.CHUNK)
         qos.refuse_unused_overrides(self)
         # Last: endpoints declare parameters of their own.
-        LiveLimits(self, self.config.parameters, self.embodiment, self.dispatcher.set_config)
+        LiveLimits(self, self.config.parameters, self.embodiment, self._set_rules)
         self.create_service(SetBool, '~/enable', self._on_enable)
         self.create_service(Trigger, '~/stop', self._on_stop)
         self.create_service(Trigger, '~/reset', self._on_reset)
@@ -130,6 +133,10 @@ class ActionDispatcher(Node):
                 timeout=values['permit.timeout'],
             )
 
+    def _set_rules(self, rules: DispatcherConfig) -> None:
+        self.dispatcher.set_config(rules)
+        self._board.rules = rules
+
     def _look(self) -> None:
         self._takeover.look()
         if self._permit is not None:
@@ -145,12 +152,14 @@ class ActionDispatcher(Node):
             return
         self._configured = False
         self._timer.cancel()
-        pause = min(self._period, ENDING_PERIOD)
+        pause, others = min(self._period, ENDING_PERIOD), False
         try:
+            # Asked once: what others say is not heard any more, and must not end the braking.
+            elsewhere, others = self._elsewhere(), self._commanded_by_others()
             self.dispatcher.stop(self._now(), 'the dispatcher ends')
             end, before = time.perf_counter() + SETTLE_TIME, None
             while time.perf_counter() < end:
-                commands = self._tick().commands
+                commands = self._tick(elsewhere).commands
                 if before is not None and _at_rest(before, commands):
                     break
                 before = commands
@@ -158,7 +167,7 @@ class ActionDispatcher(Node):
         finally:
             # Also if nothing was ever commanded here: a chassis that latches its last target may
             # still follow that of a dispatcher that was killed. Not if somebody else commands it.
-            for _ in range(0 if self._elsewhere() else NUM_ZEROS):
+            for _ in range(0 if others else NUM_ZEROS):
                 self._wire.send_zeros(self.get_clock().now().to_msg())
                 time.sleep(pause)
 
@@ -172,14 +181,20 @@ class ActionDispatcher(Node):
             self._board.timed(time.perf_counter() - self._last_tick - self._period)
         self._tick()
 
-    def _tick(self) -> Tick:
-        """Compute, encode and publish one set of commands."""
+    def _tick(self, elsewhere: str | None = None) -> Tick:
+        """Compute, encode and publish one set of commands.
+
+        Args:
+            elsewhere: who moves the robot instead of us, if that was asked before.
+        """
         self._last_tick = time.perf_counter()
-        if self._estop is not None and (reason := self._estop.reason):
+        if self._estop is not None and (reason := self._estop.take_press()):
             self.dispatcher.stop(self._now(), reason)
-        elsewhere = self._elsewhere()
-        if elsewhere:
-            self.dispatcher.yield_to(elsewhere, self._now())
+        elsewhere = self._elsewhere() if elsewhere is None else elsewhere
+        if elsewhere and self._commanded_by_others():
+            self.dispatcher.yield_to(elsewhere, self._now(), shared=self._takeover.shared)
+        elif elsewhere:
+            self.dispatcher.disarm(elsewhere, self._now())
         # One reading: the stamp of a command is the time it was computed for.
         moment = self.get_clock().now()
         tick = self.dispatcher.tick(moment.nanoseconds * 1e-9)
@@ -195,6 +210,12 @@ class ActionDispatcher(Node):
         """Return who moves the robot, if it is not for us to do; empty if it is."""
         permit = self._permit.reason if self._permit is not None else ''
         return permit or self._takeover.reason
+
+    def _commanded_by_others(self) -> bool:
+        """Whether somebody may be moving the robot; a remote control that is gone does not."""
+        if self._takeover.reason:
+            return True
+        return self._permit is not None and bool(self._permit.reason) and not self._permit.unheard
 
     def _on_goal_failure(self, component: str, why: str, stops: bool) -> None:
         self.get_logger().error(why)
@@ -233,8 +254,10 @@ class ActionDispatcher(Node):
 
     def _feedback_taker(self, name: str) -> Callable[[JointState], None]:
         source = self.config.sources[name]
+        newest = (0, 0)
 
         def take(message: JointState) -> None:
+            nonlocal newest
             try:
                 values = source.parse(message)
             except OtherJointsError:
@@ -246,6 +269,14 @@ class ActionDispatcher(Node):
                     self.get_logger().error(f'feedback ignored: {e}', throttle_duration_sec=1.0)
                 return
             self._bad_feedback.discard(name)
+            stamp = (message.header.stamp.sec, message.header.stamp.nanosec)
+            if stamp == newest != (0, 0):
+                self.get_logger().warning(
+                    f'feedback of {name} ignored: its stamp does not change',
+                    throttle_duration_sec=5.0,
+                )
+                return
+            newest = stamp
             # Simulated time is 0 until it begins; what came before would be stale at once.
             if (now := self._now()) > 0.0:
                 self.dispatcher.on_feedback(name, values, now)
@@ -263,6 +294,8 @@ class ActionDispatcher(Node):
         self._look()
         if why := self._elsewhere():
             return f'the robot is not ours to move: {why}'
+        if missing := self._wire.without_server:
+            return f'no action server for {", ".join(missing)}'
         for topic in self.config['exclusive_topics']:
             if count := self.count_publishers(self.resolve_topic_name(topic)):
                 return f'{topic} has {count} publishers, expected none'

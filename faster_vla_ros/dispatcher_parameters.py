@@ -69,12 +69,19 @@ NODE_TABLE = {
         type=tuple, item=str, default=(), help='nobody may publish there when motion is enabled'
     ),
 }
+COMPONENT_TABLE = {
+    'output': Spec(type=str, help=f'one of {", ".join([*outputs.OUTPUTS, outputs.NONE])}'),
+}
 # Read by the core.
 LIMIT_TABLE = {
     'max_velocity': Spec(type=tuple, help='per dimension'),
-    'max_acceleration': Spec(type=tuple, default=None, help='per dimension'),
+    'max_acceleration': Spec(
+        type=tuple, default=None, help='per dimension; required for trajectories'
+    ),
     'max_jerk': Spec(type=tuple, default=None, help='per dimension; needs ruckig'),
-    'on_stale': Spec(type=str, default=None, help='hold, zero or stop'),
+    'on_stale': Spec(
+        type=str, default=None, help='hold, zero or stop; default: hold positions, zero velocities'
+    ),
     'stop_pub_timeout': Spec(type=float, default=None, help='s; default: that of the node'),
 }
 POSITION_TABLE = {
@@ -171,11 +178,11 @@ def read(node: Node) -> DispatcherNodeConfig:
 
 def _component_table(c: Component, output: Any) -> dict[str, Spec]:
     # First of all: which other parameters exist depends on it.
-    spec = Spec(type=str, help=f'one of {", ".join([*outputs.OUTPUTS, outputs.NONE])}')
+    spec = COMPONENT_TABLE['output']
     if output is None:
         raise ConfigError(f'parameter {c.name}.output is required ({spec.help})')
     used = outputs.keys(spec.check(f'{c.name}.output', output), c.name)
-    table = {'output': spec} | LIMIT_TABLE | {key: OUTPUT_TABLE[key] for key in used}
+    table = COMPONENT_TABLE | LIMIT_TABLE | {key: OUTPUT_TABLE[key] for key in used}
     if c.kind.is_position:
         table |= POSITION_TABLE
         table |= {f'feedback.{key}': spec for key, spec in FEEDBACK_TABLE.items()}

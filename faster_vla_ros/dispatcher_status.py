@@ -13,6 +13,7 @@ from rclpy.node import Node
 from faster_core.chunk import ActionChunk
 from faster_core.embodiment import Embodiment
 from faster_core.execution.config import DispatcherConfig
+from faster_core.execution.errors import CONTENT_REASONS
 from faster_core.execution.state import Action, ChunkReport, DispatcherSnapshot
 from faster_vla_msgs.msg import ActionChunk as ActionChunkMsg
 from faster_vla_msgs.msg import ChunkReport as ChunkReportMsg
@@ -41,7 +42,7 @@ class DispatcherBoard:
         self, node: Node, embodiment: Embodiment, rules: DispatcherConfig, frame_id: str
     ) -> None:
         """Create the publishers."""
-        self._node, self._embodiment, self._rules = node, embodiment, rules
+        self._node, self._embodiment, self.rules = node, embodiment, rules
         self._frame_id = frame_id
         self._state = qos.publisher(node, DispatcherState, '~/state', qos.LATCHED)
         self._reports = qos.publisher(node, ChunkReportMsg, '~/chunk_report', qos.REPORT)
@@ -54,7 +55,10 @@ class DispatcherBoard:
 
     def report(self, stamp: Time, report: ChunkReport) -> None:
         """Publish what became of a chunk whose message carried `stamp`."""
-        self._rejected_in_a_row = 0 if report.accepted else self._rejected_in_a_row + 1
+        if report.accepted:
+            self._rejected_in_a_row = 0
+        elif report.reason in CONTENT_REASONS:  # not those of a policy that waits for an enable
+            self._rejected_in_a_row += 1
         message = ChunkReportMsg(
             sequence_id=report.sequence_id,
             accepted=report.accepted,
@@ -93,7 +97,7 @@ class DispatcherBoard:
             values=np.concatenate(row)[None],
             stamp=seconds_from_stamp(stamp),
             first_step_offset=0.0,
-            step_period=1.0 / self._rules.dispatch_rate,
+            step_period=1.0 / self.rules.dispatch_rate,
             sequence_id=self._snapshot.sequence_id if self._snapshot else 0,
             embodiment_checksum=e.checksum,
         )
@@ -143,7 +147,7 @@ class DispatcherBoard:
         level, message = DiagnosticStatus.OK, 'ok'
         if new:
             level, message = DiagnosticStatus.WARN, f'{new} rejected in the last second'
-        if self._rejected_in_a_row > self._rules.consecutive_violation_threshold:
+        if self._rejected_in_a_row > self.rules.consecutive_violation_threshold:
             level = DiagnosticStatus.ERROR
             message = f'{self._rejected_in_a_row} rejected in a row'
         counts = {f'rejected/{reason}': str(count) for reason, count in s.rejected.items()}
@@ -156,9 +160,9 @@ class DispatcherBoard:
         jitter = np.abs(self._late_ms)
         mean, p99 = float(np.mean(jitter)), float(np.percentile(jitter, 99))
         level, message = DiagnosticStatus.OK, 'ok'
-        if p99 > LATE_SHARE * 1e3 / self._rules.dispatch_rate:
+        if p99 > LATE_SHARE * 1e3 / self.rules.dispatch_rate:
             level = DiagnosticStatus.WARN
-            message = f'p99 of the jitter {p99:.1f} ms at {self._rules.dispatch_rate:g} Hz'
+            message = f'p99 of the jitter {p99:.1f} ms at {self.rules.dispatch_rate:g} Hz'
         values = {
             'mean_ms': f'{mean:.2f}',
             'p99_ms': f'{p99:.2f}',

@@ -19,6 +19,7 @@ from std_srvs.srv import SetBool
 from unique_identifier_msgs.msg import UUID
 
 from faster_vla_msgs.action import ExecuteInstruction
+from faster_vla_ros.ages import Ages, Moment
 from faster_vla_ros.conversions import duration_from_seconds, seconds_from_stamp
 from faster_vla_ros.instructions import NOT_ACTIVE
 
@@ -27,7 +28,7 @@ if TYPE_CHECKING:
 
 Result = ExecuteInstruction.Result
 SUCCESSES = (Result.NONE, Result.TIME_LIMIT_REACHED)
-ENABLE_TIMEOUT = 3.0
+ENABLE_TIMEOUT = 3.0  # s for an answer of the dispatcher
 BUSY = 'a goal is running: cancel it first'
 
 
@@ -39,17 +40,24 @@ class Goal:
         handle: of the action; None if it came by service.
         limit: seconds; 0 is none.
         end: done with (code, text) when it is to end.
-        started, last_chunk: `time.monotonic`.
+        started: `time.monotonic`.
+        last_chunk: when the newest chunk came, or none could be expected.
         num_before, num_reported: of the node's chunks, at the start and in the newest feedback.
+        motion: whether the dispatcher was asked to enable motion.
+        disabled: its answer when it was asked to disable motion again.
+        motion_off: whether it has no motion enabled for this goal, as far as is known.
     """
 
     handle: ServerGoalHandle | None = None
     limit: float = 0.0
     end: Future = dataclasses.field(default_factory=Future)
     started: float = dataclasses.field(default_factory=time.monotonic)
-    last_chunk: float = dataclasses.field(default_factory=time.monotonic)
+    last_chunk: Moment
     num_before: int = 0
     num_reported: int = 0
+    motion: bool = False
+    disabled: Future | None = None
+    motion_off: bool = True
 
 
 class GoalServer:
@@ -59,6 +67,7 @@ class GoalServer:
         """Create the action server and the client of the dispatcher's enable service."""
         self._node = node
         group = ReentrantCallbackGroup()
+        self._service = node.resolve_service_name(node.config['enable_service'])
         self._enable = node.create_client(
             SetBool, node.config['enable_service'], callback_group=group
         )
@@ -74,7 +83,9 @@ class GoalServer:
         )
         # From acceptance until motion is disabled again.
         self._goal: Goal | None = None
-        self._enabling: tuple[Future, float] | None = None
+        # Answers of the dispatcher that are waited for, and until when (`time.monotonic`).
+        self._answers: list[tuple[Future, float]] = []
+        self._ages = Ages(node.get_clock())
 
     @property
     def running(self) -> bool:
@@ -90,7 +101,8 @@ class GoalServer:
         return goal.handle.goal_id
 
     def destroy(self) -> None:
-        """Free the endpoints; `running` should be False."""
+        """Free the endpoints, after `end`; what the dispatcher still answers is not heard."""
+        self._give_up(float('inf'))
         self._server.destroy()
         self._node.destroy_client(self._enable)
 
@@ -100,9 +112,7 @@ class GoalServer:
             return BUSY
         if refusal := self._refusal(instruction):
             return refusal[1]
-        self._node.instructions.clear('a goal starts')
-        if why := self._node.instructions.follow(instruction):
-            return why
+        self._node.instructions.begin(instruction.strip())
         self._goal = self._new_goal()
         return ''
 
@@ -131,7 +141,8 @@ class GoalServer:
 
     def _new_goal(self, **fields: Any) -> Goal:
         count = self._node.outcomes.num_published
-        return Goal(num_before=count, num_reported=count, **fields)
+        now = self._ages.now()
+        return Goal(num_before=count, num_reported=count, last_chunk=now, **fields)
 
     async def _execute(self, handle: ServerGoalHandle) -> Result:
         goal = self._goal
@@ -139,6 +150,7 @@ class GoalServer:
             code, text = await self._carry_out(goal, handle.request)
         finally:
             self._goal = None
+            self._node.instructions.goal_ended(motion_off=goal.motion_off)
         result = Result(error_code=code, error_msg='' if code in SUCCESSES else text)
         result.num_chunks = self._node.outcomes.num_published - goal.num_before
         result.total_elapsed_time = duration_from_seconds(time.monotonic() - goal.started)
@@ -151,25 +163,35 @@ class GoalServer:
         return result
 
     async def _carry_out(self, goal: Goal, request: ExecuteInstruction.Goal) -> tuple[int, str]:
+        if goal.end.done():  # before it began
+            return goal.end.result()
         if goal.limit < 0:
             return Result.UNKNOWN, f'time_limit: expected at least 0 s, found {goal.limit} s'
         if refusal := self._refusal(request.instruction):
             return refusal
-        # A goal starts anew, even with the instruction that is being followed; and nothing is
-        # being followed at the moment motion is enabled.
-        self._node.instructions.clear('a goal starts')
         if not request.enable_motion:
             return await self._follow(goal, request.instruction)
+        if not self._enable.service_is_ready():
+            why = f'no service {self._service}: is the dispatcher running?'
+            return Result.COMMAND_REJECTED, why
+        goal.motion, goal.motion_off = True, False
         try:
-            if why := await self._set_motion(True):
+            if why := await self._why_not(self._ask(True)):
                 return Result.COMMAND_REJECTED, why
             return await self._follow(goal, request.instruction)
         finally:
             # Also when enabling failed: the answer may only have been late.
-            if why := await self._set_motion(False):
+            self._disable(goal)
+            if why := await self._why_not(goal.disabled):
                 self._node.get_logger().error(f'could not disable motion after the goal: {why}')
+            goal.motion_off = not why
 
     def _refusal(self, instruction: str) -> tuple[int, str] | None:
+        """Return why a goal cannot begin; None if it can, and nothing is being followed then.
+
+        A goal starts anew, even with the instruction that is being followed. What is going on
+        ends before the policy is asked: nobody wants it any more.
+        """
         node = self._node
         if not node.active:
             return Result.NOT_ACTIVE, NOT_ACTIVE
@@ -177,42 +199,57 @@ class GoalServer:
             return Result.NOT_ACTIVE, 'the policy node is paused: resume it by ~/pause'
         if not instruction.strip():
             return Result.EMPTY_INSTRUCTION, 'the instruction is empty'
+        node.instructions.clear('a goal starts')
         if why := node.instructions.why_not(instruction):
+            node.instructions.clear(f'instruction refused: {why}')
             return Result.INFERENCE_FAILED if node.status.faulted else Result.UNKNOWN, why
         return None
 
     async def _follow(self, goal: Goal, instruction: str) -> tuple[int, str]:
-        goal.last_chunk = time.monotonic()
-        if not goal.end.done() and (why := self._node.instructions.follow(instruction)):
-            return Result.UNKNOWN, why
+        goal.last_chunk = self._ages.now()
+        if not goal.end.done():
+            self._node.instructions.begin(instruction.strip())
         return await goal.end
 
-    async def _set_motion(self, on: bool) -> str:
-        """Ask the dispatcher; returns why motion is not as wanted, empty if it is."""
-        service = self._node.resolve_service_name(self._node.config['enable_service'])
-        if not self._enable.service_is_ready():
-            return f'no service {service}: is the dispatcher running?'
+    def _disable(self, goal: Goal) -> None:
+        """Ask for motion to be disabled again, once; not where it never was asked for."""
+        if goal.motion and goal.disabled is None:
+            goal.disabled = self._ask(False)
+
+    def _ask(self, on: bool) -> Future:
+        """Ask the dispatcher; the result is None if no answer comes in time."""
+        patience = ENABLE_TIMEOUT if self._enable.service_is_ready() else 0.0
         answer = self._enable.call_async(SetBool.Request(data=on))
-        self._enabling = (answer, time.monotonic() + ENABLE_TIMEOUT)
+        self._answers.append((answer, time.monotonic() + patience))
+        return answer
+
+    async def _why_not(self, answer: Future) -> str:
+        """Return why motion is not as it was asked for; empty if it is."""
         response = await answer
-        self._enabling = None
         if response is None:
-            return f'{service} did not answer within {ENABLE_TIMEOUT} s'
+            return f'{self._service} did not answer in time: is the dispatcher running?'
         return '' if response.success else f'the dispatcher refused: {response.message}'
+
+    def _give_up(self, now: float) -> None:
+        """Wait no longer for answers whose time is over (`time.monotonic`)."""
+        for answer, until in self._answers:
+            if not answer.done() and now > until:
+                answer.set_result(None)
+        self._answers = [a for a in self._answers if not a[0].done()]
 
     def watch(self) -> None:
         """Publish feedback and end the goal when its time has come; called ten times a second."""
-        if self._enabling is not None and time.monotonic() > self._enabling[1]:
-            self._enabling[0].set_result(None)
+        now = time.monotonic()
+        self._give_up(now)
         goal = self._goal
         if goal is None or goal.end.done():
             return
-        node, now = self._node, time.monotonic()
+        node = self._node
         if node.outcomes.num_published > goal.num_reported:
-            goal.num_reported, goal.last_chunk = node.outcomes.num_published, now
+            goal.num_reported, goal.last_chunk = node.outcomes.num_published, self._ages.now()
             self._publish_feedback(goal, now - goal.started)
-        if node.instructions.paused or self._enabling is not None:
-            goal.last_chunk = now  # no chunk is expected
+        if node.instructions.paused or self._answers:
+            goal.last_chunk = self._ages.now()  # no chunk is expected
         timeout = node.config['observation_timeout']
         if goal.handle is not None and goal.handle.is_cancel_requested:
             self._finish(Result.PREEMPTED, 'cancelled')
@@ -222,7 +259,7 @@ class GoalServer:
             self._finish(Result.DECODE_FAILED, node.outcomes.last_error)
         elif node.status.faulted:
             self._finish(Result.INFERENCE_FAILED, node.status.message)
-        elif now - goal.last_chunk > timeout:
+        elif self._ages.since(goal.last_chunk) > timeout:
             why = f'no chunk for {timeout} s; {node.status.message}'
             self._finish(Result.OBSERVATION_TIMEOUT, why)
 
@@ -246,6 +283,7 @@ class GoalServer:
         if goal is None or goal.end.done():
             return
         goal.end.set_result((code, text))
+        self._disable(goal)  # at once: whoever ends the process may not wait for the goal's end
         if self._node.active:
             self._node.instructions.clear(text)
         if goal.handle is None:

@@ -8,13 +8,13 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 import dataclasses
 import pathlib
-import re
 from typing import Any
 
 from faster_core import paths
 from faster_core.errors import ConfigError
-from faster_core.execution.config import robot_file_parameters
 from faster_vla_ros.compat.fastdds import profile_variable
+from faster_vla_ros.graph_guard import completed, guard_part
+from faster_vla_ros.graph_namespace import absolute_names, parsed_namespace, placed
 from faster_vla_ros.graph_parts import Argument, Graph, NAMESPACE, NodeSpec, PACKAGE
 from faster_vla_ros.graph_robots import (
     DUAL_ARM,
@@ -46,7 +46,12 @@ _SHARED = (
     Argument(
         name='checkpoint',
         default='',
-        help='folder; empty: the shipped demo checkpoint, where there is one',
+        help='folder; empty: the shipped demo checkpoint, in its simulation',
+    ),
+    Argument(
+        name='embodiment',
+        default='',
+        help='file, where no checkpoint brings its own; empty: the shipped one of the robot',
     ),
     Argument(
         name='remote',
@@ -77,8 +82,8 @@ _OF_THE_DEMO = (
 
 # Resolution of the real cameras, (width, height): head as documented, wrists a usual one.
 VENDOR_SIZES = {'head_size': [1280, 720], 'wrist_size': [640, 480]}
+_absolute_names = absolute_names  # the doctor's name for it
 STOP_ORDER = ('policy_node', 'action_dispatcher', 'guard', 'mujoco_robot')
-_NAMESPACE = re.compile(r'/?([A-Za-z_][A-Za-z0-9_]*(?:/[A-Za-z_][A-Za-z0-9_]*)*)\Z')
 
 
 class GraphDescription:
@@ -109,20 +114,19 @@ class GraphDescription:
 
         Raises:
             ConfigError: unknown argument or node, a file that does not exist, a robot that is not
-                simulated, a policy without checkpoint, or motion without an explicit enable
-                asked for on a real robot.
+                simulated, a policy without checkpoint, a guard that would not watch the base, or
+                motion without an explicit enable asked for on a real robot.
         """
         values = self._with_defaults(arguments)
         robot = self._robots[values.get('robot', self._kind.robots[0].name)]
         simulated = _simulated(robot, values)
         file = _robot_file(values['params_file'] or (simulated or robot).parameter_file)
-        namespace = _namespace(values['namespace'])
+        namespace = parsed_namespace(values['namespace'])
         chosen = _choose(self._nodes(values, robot, simulated, file, namespace), nodes)
+        chosen = tuple(_with_guard(spec, file) for spec in chosen)
         names = {n.name for n in chosen}
         if 'policy_node' in names:
             self._require_checkpoint(values)
-        if 'guard' in names:
-            _require_guard(file)
         return Graph(
             name=self.name,
             nodes=chosen,
@@ -156,9 +160,7 @@ class GraphDescription:
     ) -> dict[str, NodeSpec]:
         """Return all nodes that these arguments ask for, by name and in starting order."""
         checkpoint = self._checkpoint(values)
-        embodiment = paths.embodiment_file(robot.embodiment)
-        if checkpoint is not None and (checkpoint / 'embodiment.yaml').is_file():
-            embodiment = checkpoint / 'embodiment.yaml'
+        embodiment = _embodiment(values, checkpoint, robot)
         shared = {'use_sim_time': values['use_sim_time']}
         specs = []
         if simulated is not None:
@@ -175,8 +177,13 @@ class GraphDescription:
                     ready_topic='mujoco_robot/task_success',
                 )
             )
-        if robot.guarded_in_simulation if simulated is not None else robot.guarded:
-            specs.append(NodeSpec(name='guard', executable='guard', parameter_files=(file,)))
+        must = robot.guarded_in_simulation if simulated is not None else robot.guarded
+        if must or guard_part(file) is not None:
+            # It has zeros to send: when all are ended, because the dispatcher was killed.
+            guard = NodeSpec(
+                name='guard', executable='guard', parameter_files=(file,), safe_stop=True
+            )
+            specs.append(guard)
         specs += [
             NodeSpec(
                 name='action_dispatcher',
@@ -205,20 +212,25 @@ class GraphDescription:
                 ready_topic='policy_node/status',
             ),
         ]
-        absolute = _absolute_names(file) if namespace else ()
-        return {s.name: _placed(s, namespace, absolute) for s in specs}
+        absolute = absolute_names(file) if namespace else ()
+        return {s.name: placed(s, namespace, absolute) for s in specs}
 
     def _checkpoint(self, values: Mapping[str, Any]) -> pathlib.Path | None:
         if values['checkpoint']:
             return pathlib.Path(values['checkpoint'])
-        return paths.demo_checkpoint() if self._kind.demo else None
+        # It knows the built-in simulation only: a real robot must not get it unasked.
+        return paths.demo_checkpoint() if self._kind.demo and values['sim'] else None
 
     def _require_checkpoint(self, values: Mapping[str, Any]) -> None:
         if self._checkpoint(values) is None and not values['remote']:
+            shipped = f'none ships for {self.name}'
+            if self._kind.demo:
+                shipped = 'the shipped one knows the built-in simulation only, not a real robot'
             raise ConfigError(
-                f'checkpoint: none ships for {self.name}. Record episodes (docs/data.md), train '
-                'one with `faster-vla policy train CONFIG` (docs/training.md) and give its '
-                'folder, or leave the policy out (`faster-vla up --nodes`, `nodes:=`)'
+                f'checkpoint: {shipped}. Record episodes (docs/data.md), train one with '
+                '`faster-vla policy train CONFIG` (docs/training.md) and give its folder, give a '
+                'policy server (remote), or leave the policy out (`faster-vla up --nodes`, '
+                '`nodes:=`)'
             )
 
     def _layout(self) -> pathlib.Path:
@@ -277,53 +289,30 @@ def _of_the_demo(values: Mapping[str, Any]) -> dict[str, Any]:
     return {'task': values['task'], **(VENDOR_SIZES if values['vendor_images'] else {})}
 
 
-def _require_guard(file: pathlib.Path) -> None:
-    try:
-        robot_file_parameters(file, 'guard')
-    except ConfigError as e:
+def _with_guard(spec: NodeSpec, file: pathlib.Path) -> NodeSpec:
+    """Return the guard with what its file leaves out; ConfigError if it would not guard."""
+    if spec.name != 'guard':
+        return spec
+    if guard_part(file) is None:
         raise ConfigError(
             f'params_file: {file} says nothing of the guard, which must watch the base of this '
-            f'robot ({e})'
-        ) from e
-
-
-def _placed(spec: NodeSpec, namespace: str, absolute: Sequence[str]) -> NodeSpec:
-    """Return a node with full ready topic, and with its names moved into a namespace."""
-    remappings = spec.remappings
-    if namespace:
-        # A vendor's absolute names are of one robot: the second one needs others.
-        moved = tuple((name, name.removeprefix('/')) for name in absolute)
-        remappings = ((NAMESPACE, namespace), *remappings, *moved)
-    ready = f'{namespace}/{spec.ready_topic}' if spec.ready_topic else ''
-    return dataclasses.replace(spec, remappings=remappings, ready_topic=ready)
-
-
-def _absolute_names(file: pathlib.Path) -> tuple[str, ...]:
-    """Return the absolute topics and actions of a robot file."""
-    found: dict[str, None] = {}
-    for node in ('policy_node', 'action_dispatcher'):
-        try:
-            values = robot_file_parameters(file, node)
-        except ConfigError:
-            continue  # the node itself says what it misses
-        for key, value in values.items():
-            last = key.rpartition('.')[2]
-            names = value if isinstance(value, list) else [value]
-            if last in ('topic', 'action') or last.endswith('topics'):
-                found |= dict.fromkeys(n for n in names if str(n).startswith('/'))
-    return tuple(found)
-
-
-def _namespace(text: str) -> str:
-    """Return a namespace with its slash; ConfigError if it is none."""
-    if not text or text == '/':
-        return ''
-    match = _NAMESPACE.match(text)
-    if match is None:
-        raise ConfigError(
-            f'namespace: expected letters, digits and _ between slashes, found {text!r}'
+            'robot (expected /**: guard: ros__parameters)'
         )
-    return f'/{match.group(1)}'
+    return dataclasses.replace(spec, parameters=completed(file))
+
+
+def _embodiment(
+    values: Mapping[str, Any], checkpoint: pathlib.Path | None, robot: Robot
+) -> pathlib.Path:
+    """Return the embodiment file of the dispatcher; a checkpoint's cannot be replaced."""
+    own = None if checkpoint is None else checkpoint / 'embodiment.yaml'
+    if own is not None and not own.is_file():
+        own = None
+    if values['embodiment']:
+        if own is not None and not values['remote']:
+            raise ConfigError('embodiment: the checkpoint has its own, give one of the two')
+        return _existing(values['embodiment'], 'embodiment')
+    return own or paths.embodiment_file(robot.embodiment)
 
 
 def _policy_source(

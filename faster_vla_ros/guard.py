@@ -5,15 +5,16 @@ follows for `timeout`, whoever sent it is gone: killed, hung, or cut off. A chas
 last target (the R1 Lite's does) would drive on, so the guard sends zeros on the same topic.
 
 A process of its own without policy, without plan and without state; it needs nobody's word that
-the dispatcher has gone. What it cannot cover is its own end: run it on the robot's computer and
-have it restarted (systemd `Restart=always`), and keep the remote control at hand.
+the dispatcher has gone. Whoever starts both ends both when one of them dies, so a guard that is
+asked to end stays until nothing moves any more. What it cannot cover is its own death: run it on
+the robot's computer, have it restarted (systemd `Restart=always`), and keep the remote control at
+hand.
 """
 
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
 import dataclasses
-import functools
 import signal
 import sys
 import threading
@@ -35,6 +36,8 @@ from faster_vla_ros.parameters import Spec
 
 # Looks per timeout: how late the first zero may come at most is timeout x (1 + 1 / this).
 LOOKS = 8
+# Seconds it stays at most once it was asked to end; launch and supervisor have more patience.
+LAST_DUTY = 3.0
 _AXES = ('x', 'y', 'z')
 PARAMETERS = {
     'topics': Spec(type=tuple, item=str, help='of velocity commands'),
@@ -103,6 +106,11 @@ class _Watch:
             self._since = None
             self._node.get_logger().warning(f'{self.topic}: commands are back')
 
+    @property
+    def moves(self) -> bool:
+        """Whether something was commanded to move and has not been brought to zero."""
+        return self._since is not None or (self._last is not None and self._kind.moves(self._last))
+
     def look(self, timeout: float, duration: float) -> None:
         """Send a zero if it is time for one."""
         now = time.perf_counter()
@@ -126,7 +134,7 @@ class _Watch:
 
 
 class Guard(Node):
-    """Watches topics of velocity commands; see docs/ros.md for its parameters."""
+    """Watches topics of velocity commands; see docs/execution.md for its parameters."""
 
     def __init__(self, **kwargs: Any) -> None:
         """Read the parameters and start to watch.
@@ -149,20 +157,35 @@ class Guard(Node):
         ]
         qos.refuse_unused_overrides(self)
         parameters.refuse_changes(self)
-        look = functools.partial(self._look, values['timeout'], values['duration'])
+        self._timeout, self._duration = values['timeout'], values['duration']
         # Steady: simulated time that stands still is no reason to sleep.
         steady = Clock(clock_type=ClockType.STEADY_TIME)
-        self.create_timer(values['timeout'] / LOOKS, look, clock=steady)
+        self.create_timer(self._timeout / LOOKS, self._look, clock=steady)
         watched = ', '.join(w.topic for w in self._watches)
-        self.get_logger().info(f'watching {watched}: zeros after {values["timeout"]:g} s')
+        self.get_logger().info(f'watching {watched}: zeros after {self._timeout:g} s')
 
-    def _look(self, timeout: float, duration: float) -> None:
+    def see_out(self, executor: SingleThreadedExecutor) -> None:
+        """Go on until every topic is at rest: by its own commands, or by `duration` of our zeros.
+
+        It takes a time-out at least, as a command may still be on its way, and `LAST_DUTY` at
+        most: commands that do not cease then have a sender of their own.
+        """
+        # With a long time-out, half of what is left is for zeros all the same.
+        self._timeout = min(self._timeout, LAST_DUTY / 2)
+        told = time.perf_counter()
+        while (passed := time.perf_counter() - told) < LAST_DUTY:
+            if passed > self._timeout and not any(w.moves for w in self._watches):
+                return
+            executor.spin_once(timeout_sec=self._timeout / LOOKS)
+            self._look()
+
+    def _look(self) -> None:
         for watch in self._watches:
-            watch.look(timeout, duration)
+            watch.look(self._timeout, self._duration)
 
 
 def main(args: Sequence[str] | None = None) -> int:
-    """Run until asked to end; 1 if a parameter is wrong."""
+    """Run until asked to end and nothing moves; 1 if a parameter is wrong."""
     ending = threading.Event()
     rclpy.init(args=args, signal_handler_options=SignalHandlerOptions.NO)
     for number in (signal.SIGINT, signal.SIGTERM, signal.SIGHUP):
@@ -173,6 +196,7 @@ def main(args: Sequence[str] | None = None) -> int:
         executor.add_node(node)
         while not ending.is_set():
             executor.spin_once(timeout_sec=0.1)
+        node.see_out(executor)
         node.destroy_node()
     except ExternalShutdownException:
         pass

@@ -129,15 +129,14 @@ class InferenceThread:
         with self._condition:
             self._reset_wanted = True
 
-    def stop(self, timeout: float = 10.0) -> bool:
-        """End after the inference in progress, whose outcome is dropped.
-
-        Returns:
-            False if it did not end in time.
-        """
+    def stop(self) -> None:
+        """End after the inference in progress, whose outcome is dropped."""
         with self._condition:
             self._stopping, self._job = True, None
             self._condition.notify()
+
+    def join(self, timeout: float) -> bool:
+        """Wait for the end after `stop`; False if it has not come in `timeout` seconds."""
         self._thread.join(timeout)
         return not self._thread.is_alive()
 

@@ -1,66 +1,51 @@
-"""How often every topic of a sensor speaks, by the node's clock."""
+"""When and how often every input of the policy gave something usable."""
 
 from __future__ import annotations
 
-from collections.abc import Callable
-import dataclasses
-import time
-from typing import Any
+import collections
 
-from rclpy.node import Node
-from rclpy.qos import QoSProfile
-from rclpy.subscription import Subscription
+from rclpy.clock import ROSClock
 
-from faster_vla_ros import qos
+from faster_vla_ros.ages import Ages, Moment
 
 
-@dataclasses.dataclass
-class _Count:
-    number: int = 0
-    newest: float = 0.0
+class InputRates:
+    """Counts by input, not by topic: one of several sources on a topic may be silent alone."""
 
-
-class MeasuredNode:
-    """A node as its sensors see it: subscriptions are counted, reported and may be overridden.
-
-    Everything else is the node's own.
-    """
-
-    def __init__(self, node: Node) -> None:
-        """Measure nothing yet."""
-        self._node = node
-        self._counts: dict[str, _Count] = {}
+    def __init__(self, clock: ROSClock) -> None:
+        """Measure nothing yet, by the clock of a node."""
+        self._clock, self._ages = clock, Ages(clock)
+        self._newest: dict[str, Moment] = {}
+        self._counts: collections.Counter[str] = collections.Counter()
         self._looked: dict[str, tuple[int, float]] = {}
 
-    def __getattr__(self, name: str) -> Any:
-        """Return what the node has under this name."""
-        return getattr(self._node, name)
+    def now(self) -> Moment:
+        """Return this moment, for `age`."""
+        return self._ages.now()
 
-    def create_subscription(
-        self, kind: type, topic: str, callback: Callable[[Any], None], profile: QoSProfile
-    ) -> Subscription:
-        """Subscribe, counting what comes."""
-        count = self._counts.setdefault(topic, _Count())
+    def took(self, name: str) -> None:
+        """Note a usable message of an input."""
+        self._newest[name] = self._ages.now()
+        self._counts[name] += 1
 
-        def counted(message: Any) -> None:
-            count.number += 1
-            count.newest = time.monotonic()
-            callback(message)
+    def ever_seen(self, name: str) -> bool:
+        """Whether a usable message ever came."""
+        return name in self._newest
 
-        return qos.subscription(self._node, kind, topic, counted, profile)
+    def age(self, name: str, not_before: Moment | None = None) -> float | None:
+        """Return the seconds since the newest usable message, or since a moment after it.
 
-    def age(self, topic: str) -> float | None:
-        """Return the seconds since the newest message; None before the first."""
-        count = self._counts[topic]
-        return time.monotonic() - count.newest if count.number else None
+        None if there is neither.
+        """
+        moments = [m for m in (self._newest.get(name), not_before) if m is not None]
+        return self._ages.since(max(moments)) if moments else None
 
-    def rate(self, name: str, topic: str) -> float | None:
-        """Return messages per second since the call before for this name; None at the first.
+    def rate(self, name: str) -> float | None:
+        """Return usable messages per second since the call before; None at the first.
 
         By the node's clock, so that a simulation slower than real time keeps its rates.
         """
-        now = self._node.get_clock().now().nanoseconds / 1e9
-        number = self._counts[topic].number
+        now, number = self._clock.now().nanoseconds / 1e9, self._counts[name]
         before, then = self._looked.get(name, (0, now))
         self._looked[name] = number, now
         return (number - before) / (now - then) if now > then else None

@@ -1,6 +1,7 @@
 """The instruction that is carried out: taken, refused, paused, cleared.
 
 Every change drops what is in flight and tells the dispatcher to hold until the new plan is there.
+The hold comes before the policy is asked about a new text: a policy server may take its time.
 """
 
 from __future__ import annotations
@@ -40,6 +41,8 @@ class Instructions:
         self.generation = 0
         self.paused = False
         self._flushed_at = 0.0
+        # Came on the topic while a goal was ending; followed when its motion is off.
+        self._after_goal = ''
 
     @property
     def listening(self) -> bool:
@@ -60,10 +63,26 @@ class Instructions:
         self.last = text or self.last
         node.goals.preempt('another instruction came on the topic')
         if not text or node.config['trigger'] == 'continuous':
-            self.follow(text)
+            self._take(text)
         elif node.active:
-            why = self.why_not(text)
-            self.clear(f'instruction refused: {why}' if why else f'waiting for a start: {text}')
+            self.clear(f'waiting for a start: {text}')
+            if why := self.why_not(text):
+                self._refuse(why)
+
+    def _take(self, text: str) -> None:
+        """Follow an instruction nobody enables motion for: not by what a goal has enabled."""
+        if text and self._node.active and self._node.goals.running:
+            self._after_goal = text
+        else:
+            self.follow(text)
+
+    def goal_ended(self, *, motion_off: bool) -> None:
+        """Follow what came on the topic meanwhile, if no motion of the goal's is left."""
+        text, self._after_goal = self._after_goal, ''
+        if text and motion_off:
+            self.follow(text)
+        elif text:
+            self._refuse('motion could not be disabled after the goal before')
 
     def why_not(self, text: str) -> str:
         """Return why an instruction cannot be followed now; empty if it can."""
@@ -77,25 +96,32 @@ class Instructions:
             return str(e)
         return ''
 
-    def follow(self, text: str) -> str:
-        """Follow an instruction; empty stops. Returns why it was refused, empty if it was not.
+    def follow(self, text: str) -> None:
+        """Follow an instruction; empty stops.
 
         A refused instruction stops too: somebody wanted something else than what is going on.
         """
         text = text.strip()
-        if text and text == self.text:
-            return ''
-        why = self.why_not(text) if text else ''
-        if why:
-            self._node.get_logger().error(f'instruction refused: {why}')
-        if not self._node.active:
-            return why
-        if why or not text:
-            self.clear(f'instruction refused: {why}' if why else WAITING)
-            return why
+        if not text:
+            if self._node.active:
+                self.clear(WAITING)
+        elif text != self.text:
+            if self.text:
+                self._change('', hold_for=text)
+            if why := self.why_not(text):
+                self._refuse(why)
+            else:
+                self.begin(text)
+
+    def begin(self, text: str) -> None:
+        """Follow an instruction the policy has been asked about."""
         self._change(text)
         self._say()
-        return ''
+
+    def _refuse(self, why: str) -> None:
+        self._node.get_logger().error(f'instruction refused: {why}')
+        if self._node.active:
+            self.clear(f'instruction refused: {why}')
 
     def clear(self, why: str) -> None:
         """Stop producing chunks and tell the dispatcher to hold."""
@@ -122,7 +148,7 @@ class Instructions:
         self.paused = False
         default = self._node.config['default_instruction']
         if default and self._node.config['trigger'] == 'continuous':
-            self.follow(default)
+            self._take(default)
 
     def clock_jumped(self) -> None:
         """Forget what was under way by the old clock."""
@@ -140,16 +166,16 @@ class Instructions:
         else:
             status.set(PolicyStatus.STATE_IDLE, WAITING)
 
-    def _change(self, text: str) -> None:
+    def _change(self, text: str, *, hold_for: str = '') -> None:
         node = self._node
         with node.lock:
-            before, self.text = self.text, text
+            before, self.text, self._after_goal = self.text, text, ''
             self.generation += 1
             node.outcomes.failures_in_a_row = 0
             if node.worker is not None:
                 node.worker.discard()
             if before or not text:
-                self._flush(text)
+                self._flush(text or hold_for)
 
     def _flush(self, text: str) -> None:
         self._flushed_at = self._node.chunks.hold(text)

@@ -94,6 +94,7 @@ def read(node: Node, table: Mapping[str, Spec]) -> dict[str, Any]:
     Raises:
         ConfigError: unknown, missing, of another type or out of range.
     """
+    _forget_defaults(node, table)
     given = overrides(node)
     if unknown := sorted(set(given) - set(table)):
         raise ConfigError(f'unknown parameters: {", ".join(unknown)}')
@@ -112,6 +113,14 @@ def read(node: Node, table: Mapping[str, Spec]) -> dict[str, Any]:
             if plain != []:  # an empty list has no type in ROS
                 node.declare_parameter(name, plain, ParameterDescriptor(description=spec.help))
     return values
+
+
+def _forget_defaults(node: Node, table: Mapping[str, Spec]) -> None:
+    """Undeclare what an earlier `read` declared by another table, of a camera that is no more."""
+    for name in set(overrides(node)) - set(table):
+        # What was given to the node is declared without a description.
+        if node.describe_parameter(name).description:
+            node.undeclare_parameter(name)
 
 
 def refuse_changes(

@@ -46,12 +46,12 @@ class PolicyDiagnostics:
 
     def _input(self, name: str) -> Judgement:
         node, config = self._node, self._node.config
-        topic = (config.cameras.get(name) or config.sources[name]).topic
+        rates = node.inputs.rates
         judgement = judge.judge_input(
             problem=node.inputs.stale().get(name, ''),
-            seen=node.inputs.ever_seen(name),
-            age=node.measured.age(topic),
-            rate=node.measured.rate(name, topic),
+            seen=rates.ever_seen(name),
+            age=rates.age(name),
+            rate=rates.rate(name),
             expected=node.policy.embodiment.action_frequency,
             warn_ratio=config['input_rate.warn_ratio'],
         )
@@ -88,7 +88,15 @@ class PolicyDiagnostics:
         if self._node.config['remote']:
             text = f'policy server {self._node.config["remote"]}'
             return Judgement(judge.OK, values={'device': text})
-        return judge.judge_device(**device_memory(self._node.policy))
+        try:
+            memory = device_memory(self._node.policy)
+        except RuntimeError as e:  # of CUDA, after a fault of the device
+            return Judgement(judge.ERROR, f'the device does not answer: {_first_line(e)}')
+        return judge.judge_device(**memory)
+
+
+def _first_line(error: Exception) -> str:
+    return (str(error).splitlines() or [type(error).__name__])[0]
 
 
 def _fill(task: Callable[[], Judgement], status: Any) -> Any:

@@ -39,8 +39,8 @@ def judge_input(
     Args:
         problem: why it is late or unusable; empty if it is not.
         seen: whether a usable message ever came.
-        age: seconds since the newest message; None if there was none.
-        rate: messages per second; None if unknown.
+        age: seconds since the newest usable message; None if there was none.
+        rate: usable messages per second; None if unknown.
         expected: messages per second, at least: the action frequency of the embodiment.
         warn_ratio: share of it below which the rate is a warning.
     """

@@ -18,7 +18,7 @@ from typing import Any
 
 import numpy as np
 import rclpy
-from rclpy.clock import JumpThreshold
+from rclpy.clock import Clock, ClockType, JumpThreshold
 from rclpy.duration import Duration
 from rclpy.executors import ExternalShutdownException, SingleThreadedExecutor
 from rclpy.lifecycle import LifecycleNode, LifecycleState, TransitionCallbackReturn
@@ -33,7 +33,6 @@ from faster_vla_ros.compat.diagnostic_updater import Updater
 from faster_vla_ros.done_topic import DoneTopic
 from faster_vla_ros.goals import GoalServer
 from faster_vla_ros.inference import InferenceThread, Job, PolicyLike
-from faster_vla_ros.input_rates import MeasuredNode
 from faster_vla_ros.instructions import Instructions, WAITING
 from faster_vla_ros.outcomes import Outcomes
 from faster_vla_ros.parameters import refuse_changes
@@ -45,7 +44,10 @@ from faster_vla_ros.sensors.inputs import CLOCK_JUMP, SensorInputs
 
 STATUS_PERIOD = 1.0
 WATCH_PERIOD = 0.1
-ENDING_TIMEOUT = 5.0  # s that a goal gets to disable motion before the process ends
+STOP_TIMEOUT = 10.0  # s for the inference in progress when the node is deactivated
+# s for it and for all when the process ends: whoever ended it kills it soon.
+LAST_STOP_TIMEOUT, ENDING_TIMEOUT = 3.0, 5.0
+STILL_RUNS = 'an old inference still runs, try again'
 
 Transition = Callable[[Any, LifecycleState], TransitionCallbackReturn]
 
@@ -81,6 +83,8 @@ class PolicyNode(LifecycleNode):
         self._factory = policy_factory
         self.lock = threading.RLock()
         self.worker: InferenceThread | None = None
+        # A worker that did not end in time; a policy is for one thread only.
+        self._late: InferenceThread | None = None
         # Frees what was created at configure, last first.
         self._endpoints = contextlib.ExitStack()
         self.policy: PolicyLike | None = None
@@ -117,6 +121,9 @@ class PolicyNode(LifecycleNode):
     @_logged
     def on_activate(self, state: LifecycleState) -> TransitionCallbackReturn:
         """Open the publishers, start the inference thread and the default instruction."""
+        if self._inference_lasts():
+            self.get_logger().error(f'cannot activate: {STILL_RUNS}')
+            return TransitionCallbackReturn.FAILURE
         result = super().on_activate(state)
         self.worker = InferenceThread(
             self.policy,
@@ -133,14 +140,17 @@ class PolicyNode(LifecycleNode):
     @_logged
     def on_deactivate(self, state: LifecycleState) -> TransitionCallbackReturn:
         """Stop the thread, tell the dispatcher to hold, then close the publishers."""
-        self.stop()
+        self.stop(STOP_TIMEOUT)
         return super().on_deactivate(state)
 
     @_logged
     def on_cleanup(self, state: LifecycleState) -> TransitionCallbackReturn:
-        """Free the policy and all endpoints; refused while a goal still disables motion."""
+        """Free the policy and all endpoints; refused while a goal or an inference still ends."""
         if self.goals.running:
             self.get_logger().error('cannot clean up: a goal is still ending, try again')
+            return TransitionCallbackReturn.FAILURE
+        if self._inference_lasts():
+            self.get_logger().error(f'cannot clean up: {STILL_RUNS}')
             return TransitionCallbackReturn.FAILURE
         self._destroy_endpoints()
         return TransitionCallbackReturn.SUCCESS
@@ -148,7 +158,7 @@ class PolicyNode(LifecycleNode):
     @_logged
     def on_shutdown(self, state: LifecycleState) -> TransitionCallbackReturn:
         """Stop; the endpoints end with the node, a goal may still have to disable motion."""
-        self.stop()
+        self.stop(LAST_STOP_TIMEOUT)
         return super().on_deactivate(state)
 
     @_logged
@@ -160,22 +170,34 @@ class PolicyNode(LifecycleNode):
     def leave(self) -> None:
         """End from any state: thread stopped, dispatcher told to hold, all endpoints freed."""
         try:
-            self.stop()
+            self.stop(LAST_STOP_TIMEOUT)
         finally:
             self._destroy_endpoints()
 
-    def stop(self) -> None:
-        """Stop producing chunks: thread stopped, goal ended, dispatcher told to hold."""
+    def stop(self, timeout: float) -> None:
+        """Stop producing chunks: dispatcher told to hold, goal ended, thread stopped.
+
+        Args:
+            timeout: seconds for the inference in progress, which is ignored from then on.
+        """
         worker = self.worker
         if worker is None:
             return
-        if not worker.stop():
-            self.get_logger().error('the inference in progress does not end; it is ignored')
+        worker.stop()
         self.worker = None
         with self.lock:
             self.outcomes.num_refused += worker.num_dropped
-        self.goals.end('the policy node was deactivated')
-        self.instructions.clear('deactivated')
+        try:
+            # Before the wait for the inference: the process may be killed meanwhile.
+            self.goals.end('the policy node was deactivated')
+            self.instructions.clear('deactivated')
+        finally:
+            if not worker.join(timeout):
+                self._late = worker
+                self.get_logger().error('the inference in progress does not end; it is ignored')
+
+    def _inference_lasts(self) -> bool:
+        return self._late is not None and not self._late.join(0.0)
 
     @property
     def active(self) -> bool:
@@ -203,15 +225,15 @@ class PolicyNode(LifecycleNode):
     def _create_endpoints(self) -> None:
         embodiment = self.policy.embodiment
         # First what may be refused: a robot that does not fit leaves no trace on the wire.
-        self.measured = MeasuredNode(self)
         self.inputs = self._own(
             SensorInputs(
-                self.measured,
+                self,
                 self.config,
                 embodiment,
                 on_set=self._on_set,
                 on_refused=self._on_refused,
                 on_jump=self._on_stamps_back,
+                subscribe=functools.partial(qos.subscription, self),
             )
         )
         self.chunks = self._own(ChunkOutput(self, embodiment))
@@ -226,11 +248,14 @@ class PolicyNode(LifecycleNode):
             self, String, 'instruction', self.instructions.on_message, qos.INSTRUCTION
         )
         own.callback(self.destroy_subscription, instructions)
+        # Steady: simulated time that stands still must not keep a goal from its end.
+        steady = Clock(clock_type=ClockType.STEADY_TIME)
         for period, callback in (
             (STATUS_PERIOD, self.status.publish),
             (WATCH_PERIOD, self._watch),
         ):
-            own.callback(self.destroy_timer, self.create_timer(period, callback))
+            timer = self.create_timer(period, callback, clock=steady)
+            own.callback(self.destroy_timer, timer)
         threshold = JumpThreshold(
             min_forward=Duration(seconds=CLOCK_JUMP),
             min_backward=Duration(seconds=-CLOCK_JUMP),
@@ -247,7 +272,8 @@ class PolicyNode(LifecycleNode):
 
     def _destroy_endpoints(self) -> None:
         self._endpoints.close()
-        self.goals = self.policy = None
+        # An inference that lasts keeps the policy it runs on; the next configure makes another.
+        self.goals = self.policy = self._late = None
 
     # --- callbacks ----------------------------------------------------------------------------
 
@@ -313,8 +339,8 @@ def main(args: list[str] | None = None) -> int:
     finally:
         for number in (signal.SIGINT, signal.SIGTERM):
             signal.signal(number, signal.SIG_IGN)
-        node.stop()
         deadline = time.monotonic() + ENDING_TIMEOUT
+        node.stop(LAST_STOP_TIMEOUT)
         while node.goals is not None and node.goals.running and time.monotonic() < deadline:
             executor.spin_once(timeout_sec=0.1)
         node.leave()

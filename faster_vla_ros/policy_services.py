@@ -74,10 +74,9 @@ class PolicyServices:
 
     def _cancel(self, request: Trigger.Request) -> tuple[bool, str]:
         node = self._node
-        if node.goals.running:
-            node.goals.preempt(CANCELLED)
-        elif node.instructions.text:
-            node.instructions.clear(CANCELLED)
-        else:
+        if not (node.goals.running or node.instructions.text):
             return False, 'no instruction is being carried out'
+        node.goals.preempt(CANCELLED)
+        # Also what waits for the end of a goal that was ending already.
+        node.instructions.clear(CANCELLED)
         return True, 'cancelled'

@@ -160,13 +160,18 @@ def _check_overrides(node: Node) -> None:
 
 
 def _overrides(node: Node) -> list[tuple[str, tuple[str, str, str], Any]]:
-    """Return name, (topic, side, policy) and value of all but those of rclpy's own topics."""
+    """Return name, (topic, side, policy) and value of what the user has overridden.
+
+    rclpy declares the others itself when it makes an endpoint, read-only and for ever: they may
+    be of a topic the node had when it was configured before.
+    """
     found = []
     for name, parameter in node.get_parameters_by_prefix(_PREFIX).items():
         rest, _, policy = name.rpartition('.')
         topic, _, side = rest.rpartition('.')
-        if topic not in _OF_RCLPY:
-            found.append((f'{_PREFIX}.{name}', (topic, side, policy), parameter.value))
+        whole = f'{_PREFIX}.{name}'
+        if topic not in _OF_RCLPY and not node.describe_parameter(whole).read_only:
+            found.append((whole, (topic, side, policy), parameter.value))
     return found
 
 

@@ -27,7 +27,7 @@ from faster_vla_ros.compat.discovery import local_environment
 from faster_vla_ros.compat.fastdds import profile_environment
 from faster_vla_ros.graph import fastdds_profile, Graph
 
-INSTRUCTION_TOPIC = 'instruction'
+INSTRUCTION_TOPIC, POLICY_NODE = 'instruction', 'policy_node'
 LATCHED = QoSProfile(depth=1, durability=DurabilityPolicy.TRANSIENT_LOCAL)
 SERVICE_TIMEOUT = 10.0
 # Domains 1..101 are safe on Linux; ours stay away from the low numbers people use.
@@ -203,14 +203,15 @@ class Session:
         return answer.instruction
 
     def say(self, text: str, timeout: float = SERVICE_TIMEOUT) -> int:
-        """Publish an instruction once somebody listens; returns the time (ns) it was sent.
+        """Publish an instruction once the policy node listens; returns the time (ns) it was sent.
 
         Raises:
-            SessionError: nobody listens, or a listener hangs.
+            SessionError: the policy node does not listen, or a listener hangs.
         """
-        if not self.spin_until(lambda: self._instructions.get_subscription_count() > 0, timeout):
+        if not self.spin_until(self._policy_listens, timeout):
             raise SessionError(
-                f'nobody listens to the topic {self._instructions.topic_name}: is the policy up?'
+                f'no node {self._prefix}/{POLICY_NODE} listens to the topic '
+                f'{self._instructions.topic_name}: is the policy up?'
             )
         at = self.now_ns()
         self._instructions.publish(String(data=text))
@@ -219,11 +220,22 @@ class Session:
             raise SessionError(f'a listener did not take the instruction in {timeout:.0f} s')
         return at
 
+    def _policy_listens(self) -> bool:
+        """Whether an instruction reaches the policy node, whoever else listens."""
+        topic, wanted = self._instructions.topic_name, (POLICY_NODE, self._prefix or '/')
+        listeners = self.node.get_subscriptions_info_by_topic(topic)
+        known = wanted in ((i.node_name, i.node_namespace) for i in listeners)
+        return known and self._instructions.get_subscription_count() > 0
+
 
 def _policy_ready(status: PolicyStatus) -> bool:
+    """Whether a policy works: it says nothing before it is loaded and warm.
+
+    It may say then that it waits for its first observation, or that a camera is late.
+    """
     if status.state == PolicyStatus.STATE_FAULT:
         raise SessionError(f'the policy reports a fault: {status.message}')
-    return status.state in (PolicyStatus.STATE_IDLE, PolicyStatus.STATE_RUNNING)
+    return True
 
 
 # executable -> type of its ready topic, and whether a message on it says that the node works

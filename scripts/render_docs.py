@@ -51,6 +51,9 @@ PARTS: dict[str, dict[str, Callable[[], str]]] = {
         name: functools.partial(reliability_table, name)
         for name in ('failures', 'fuzz', 'jitter', 'motion', 'overhead', 'soak')
     },
+    'docs/simulators.md': {
+        'mujoco_robot parameters': parameter_tables.simulated_robot_parameters,
+    },
     'docs/ros.md': {
         'policy_node parameters': parameter_tables.policy_parameters,
         'action_dispatcher parameters': parameter_tables.dispatcher_parameters,

@@ -8,6 +8,7 @@ import time
 from geometry_msgs.msg import TwistStamped
 import numpy as np
 from project_files import ROOT
+import pytest
 from rclpy.executors import SingleThreadedExecutor
 from rclpy.node import Node
 from rclpy.parameter import Parameter
@@ -225,6 +226,20 @@ class Rig:
             return False
 
         self.until(check, 'motion')
+
+
+@pytest.fixture
+def make_rig():
+    """Return a function that makes rigs, which are closed after the test."""
+    rigs = []
+
+    def make(**changes):
+        rigs.append(Rig(**changes))
+        return rigs[-1]
+
+    yield make
+    for rig in rigs:
+        rig.close()
 
 
 def make_node(context, **changes):

@@ -2,10 +2,13 @@
 
 import dataclasses
 import textwrap
+import types
 
+import control_msgs_stand_in
 import cv2
 import numpy as np
 from project_files import ROOT
+import pytest
 from rclpy.qos import DurabilityPolicy, QoSProfile, ReliabilityPolicy
 from sensor_msgs.msg import JointState
 
@@ -14,13 +17,23 @@ from faster_vla_msgs.msg import DispatcherState, PolicyStatus
 from faster_vla_ros.doctor import expected as files
 from faster_vla_ros.doctor.checks import examine
 from faster_vla_ros.doctor.report import Verdict
-from faster_vla_ros.doctor.snapshot import Arrival, Endpoint, Heard, message_type, Snapshot
+from faster_vla_ros.doctor.snapshot import (
+    Arrival,
+    Endpoint,
+    Heard,
+    message_type,
+    Snapshot,
+    Spoken,
+)
 from faster_vla_ros.outputs.protocol import is_action
 
 ROBOT_FILE = ROOT / 'config' / 'robots' / 'r1_lite.yaml'
 BEST_EFFORT = QoSProfile(depth=5, reliability=ReliabilityPolicy.BEST_EFFORT)
+RELIABLE = QoSProfile(depth=1)
 LATCHED = QoSProfile(depth=1, durability=DurabilityPolicy.TRANSIENT_LOCAL)
 START = 1_700_000_000.0
+# When listening ends.
+END = START + 60.0
 
 ARM_EMBODIMENT = """
 name: small_arm
@@ -70,11 +83,15 @@ ARM_ROBOT = """
 """
 ARM_URDF = """
 <robot name="small_arm">
-  <joint name="a" type="revolute"><limit lower="-1" upper="1" velocity="1" effort="1"/></joint>
-  <joint name="b" type="continuous"><limit velocity="2" effort="1"/></joint>
-  <joint name="finger" type="prismatic"><limit lower="0" upper="0.04" velocity="0.1"/></joint>
-  <joint name="finger2" type="prismatic"><mimic joint="finger"/></joint>
-  <joint name="mount" type="fixed"/>
+  <joint name="a" type="revolute"><parent link="base"/><child link="one"/>
+    <limit lower="-1" upper="1" velocity="1" effort="1"/></joint>
+  <joint name="b" type="continuous"><parent link="one"/><child link="two"/>
+    <limit velocity="2" effort="1"/></joint>
+  <joint name="finger" type="prismatic"><parent link="two"/><child link="left"/>
+    <limit lower="0" upper="0.04" velocity="0.1"/></joint>
+  <joint name="finger2" type="prismatic"><parent link="two"/><child link="right"/>
+    <mimic joint="finger"/></joint>
+  <joint name="mount" type="fixed"><parent link="two"/><child link="flange"/></joint>
 </robot>
 """
 
@@ -84,17 +101,38 @@ def r1_lite(tmp_path=None, *changes):
     return files.load(_changed(tmp_path, ROBOT_FILE.read_text(), changes), paths.demo_checkpoint())
 
 
-def small_arm(tmp_path, *changes, urdf='', namespace=''):
-    """Return what is expected of an arm whose messages carry names."""
+def small_arm(tmp_path, *changes, urdf='', namespace='', embodiment=()):
+    """Return what is expected of an arm whose messages carry names.
+
+    `changes` are (old, new) in its parameter file, `embodiment` the same in its embodiment.
+    """
     folder = tmp_path / 'checkpoint'
     folder.mkdir(exist_ok=True)
-    (folder / 'embodiment.yaml').write_text(textwrap.dedent(ARM_EMBODIMENT))
+    text = textwrap.dedent(ARM_EMBODIMENT)
+    for old, new in embodiment:
+        text = text.replace(old, new)
+    (folder / 'embodiment.yaml').write_text(text)
     robot = _changed(tmp_path, ARM_ROBOT, changes)
     if urdf:
         (tmp_path / 'robot.urdf').write_text(urdf)
     return files.load(
         robot, folder, urdf=tmp_path / 'robot.urdf' if urdf else None, namespace=namespace
     )
+
+
+@pytest.fixture(scope='module')
+def r1():
+    return r1_lite()
+
+
+@pytest.fixture(scope='module')
+def fine(r1):
+    return healthy(r1)
+
+
+@pytest.fixture
+def arm(tmp_path):
+    return small_arm(tmp_path)
 
 
 def _changed(tmp_path, text, changes):
@@ -113,11 +151,19 @@ def endpoint(node, kind, qos=BEST_EFFORT):
 
 
 def arrivals(rate=30.0, *, number=30, age=0.002, stamps=None):
-    """Return arrivals at a rate whose stamps are `age` s old, or have the values given."""
-    times = [START + i / rate for i in range(number)]
+    """Return arrivals at a rate up to `END`; stamps are `age` s old, or have the values given."""
+    times = [END - i / rate for i in reversed(range(number))]
     stamps = [t - age for t in times] if stamps is None else stamps
     pairs = zip(times, stamps, strict=True)
     return [Arrival(wall=t, simulated=t - START, sent_at=s) for t, s in pairs]
+
+
+def install_control_msgs(monkeypatch):
+    """Let control_msgs be found, with action types that say where they come from."""
+    control_msgs_stand_in.install(monkeypatch)
+    for name in ('FollowJointTrajectory', 'GripperCommand', 'ParallelGripperCommand'):
+        kind = getattr(control_msgs_stand_in, name)
+        monkeypatch.setattr(kind, '__module__', 'control_msgs.action._stand_in')
 
 
 def joint_state(names, values, velocities=()):
@@ -130,7 +176,7 @@ def jpeg(value=0, size=96):
 
 def healthy(expected):
     """Return a snapshot of a graph in which everything is as expected."""
-    publishers, subscriptions, heard, services = {}, {}, {}, {}
+    publishers, subscriptions, heard, services, spoken = {}, {}, {}, {}, {}
     for i, each in enumerate(expected.inputs):
         publishers[each.topic] = (endpoint('/robot', message_type(each.kind)),)
         h = heard[each.topic] = Heard(arrivals=arrivals(60.0))
@@ -140,10 +186,11 @@ def healthy(expected):
         else:
             message = _message(each, expected)
             h.messages[tuple(message.name)] = message
+            h.arrivals = _named(h.arrivals, h.messages)
     for output, config in expected.dispatcher.outputs.values():
         if is_action(output):
             name = expected.name(config.action) + '/_action/send_goal'
-            services[name] = ('a_msgs/action/A_SendGoal', '/robot')
+            services[name] = (f'{message_type(output.action_type)}_SendGoal', '/robot')
         else:
             kind = message_type(output.message_type)
             subscriptions[expected.name(config.topic)] = (endpoint('/robot', kind),)
@@ -152,6 +199,10 @@ def healthy(expected):
             subscriptions[expected.name(topic)] = (endpoint('/robot', 'a_msgs/msg/A'),)
     if topic := expected.dispatcher['permit.topic']:
         publishers[expected.name(topic)] = (endpoint('/remote', 'a_msgs/msg/Mode'),)
+        mode = expected.dispatcher['permit.value']
+        for name in reversed(expected.dispatcher['permit.field'].split('.')):
+            mode = types.SimpleNamespace(**{name: mode})
+        spoken[expected.name(topic)] = Spoken(at=END, message=mode)
     nodes = [expected.name(n) for n in ('action_dispatcher', 'policy_node')]
     chunks = f'{nodes[1]}/action_chunk'
     subscriptions[chunks] = (endpoint(nodes[0], 'faster_vla_msgs/msg/ActionChunk'),)
@@ -159,13 +210,15 @@ def healthy(expected):
         services[f'{nodes[0]}/{name}'] = (f'std_srvs/srv/{kind}', nodes[0])
     running = {n: dict(expected.raw[n.rpartition('/')[2]]) for n in nodes}
     return Snapshot(
-        duration=3.0,
-        nodes=('/robot', *nodes),
+        duration=6.5,
+        end=END,
+        nodes=('/robot', *nodes, *([expected.name('guard')] if expected.guarded else ())),
         topics={t: (p[0].type,) for t, p in publishers.items()},
         publishers=publishers,
         subscriptions=subscriptions,
         services=services,
         heard=heard,
+        spoken=spoken,
         parameters=running,
         policy_checksum=expected.embodiment.checksum,
         policy_state=PolicyStatus(),
@@ -197,11 +250,28 @@ def changed(snapshot, **changes):
 
 
 def heard(snapshot, topic, **changes):
-    """Return a snapshot in which something else came on one topic."""
-    return changed(
-        snapshot,
-        heard={**snapshot.heard, topic: dataclasses.replace(snapshot.of(topic), **changes)},
-    )
+    """Return a snapshot in which something else came on one topic.
+
+    Unless arrivals say so themselves, each of the messages came at each of their times.
+    """
+    record = dataclasses.replace(snapshot.of(topic), **changes)
+    if 'messages' in changes or not any(a.names for a in record.arrivals):
+        record.arrivals = _named(record.arrivals, record.messages)
+    return changed(snapshot, heard={**snapshot.heard, topic: record})
+
+
+def _named(arrivals, messages):
+    return [dataclasses.replace(a, names=n) for a in arrivals for n in messages or [()]]
+
+
+def publishers(snapshot, topic, *endpoints):
+    """Return a snapshot in which these publish on one topic."""
+    return changed(snapshot, publishers={**snapshot.publishers, topic: endpoints})
+
+
+def subscriptions(snapshot, topic, *endpoints):
+    """Return a snapshot in which these listen to one topic."""
+    return changed(snapshot, subscriptions={**snapshot.subscriptions, topic: endpoints})
 
 
 def topic_of(expected, name):

@@ -1,12 +1,19 @@
-"""A client of `execute_instruction`, for all tests in which goals run."""
+"""A client of `execute_instruction` and the dispatcher's enable service, for tests of goals."""
+
+import threading
+import time
 
 from builtin_interfaces.msg import Duration
 import policy_node_helpers as h
 from rclpy.action import ActionClient
+from rclpy.executors import SingleThreadedExecutor
+from rclpy.node import Node
+from std_srvs.srv import SetBool
 
 from faster_vla_msgs.action import ExecuteInstruction
 
 Result = ExecuteInstruction.Result
+SERVICE = '/action_dispatcher/enable'
 
 
 class Client:
@@ -44,3 +51,29 @@ def start(rig, client, **options):
     handle = client.send(**options)
     rig.spin_until(lambda: rig.node.instruction)
     return handle
+
+
+class Dispatcher:
+    """The dispatcher's enable service, in a thread and an executor of its own."""
+
+    def __init__(self, context, rig):
+        self.calls, self.followed, self._rig = [], [], rig
+        self.answer, self.delay = (True, ''), 0.0
+        self._node = Node('action_dispatcher', context=context, use_global_arguments=False)
+        self._executor = SingleThreadedExecutor(context=context)
+        self._executor.add_node(self._node)
+        self._node.create_service(SetBool, SERVICE, self._on_enable)
+        self._thread = threading.Thread(target=self._executor.spin, daemon=True)
+        self._thread.start()
+
+    def _on_enable(self, request, response):
+        self.calls.append(request.data)
+        self.followed.append(self._rig.node.instruction if self._rig else None)
+        time.sleep(self.delay)
+        response.success, response.message = self.answer
+        return response
+
+    def close(self):
+        self._executor.shutdown()
+        self._thread.join(5.0)
+        self._node.destroy_node()

@@ -67,6 +67,14 @@ def joint_state(stamp_ns, values, field='position', names=()):
     return message
 
 
+def wait(condition, timeout=WAIT):
+    """Wait for another thread; fails after `timeout` seconds."""
+    deadline = time.monotonic() + timeout
+    while not condition():
+        assert time.monotonic() < deadline, f'waited {timeout} s in vain'
+        time.sleep(0.02)
+
+
 class Rig:
     """A configured policy node, a robot that publishes on demand and ears on all outputs."""
 

@@ -2,6 +2,7 @@
 
 import dataclasses
 import pathlib
+import types
 from typing import Any
 
 from project_files import ROOT
@@ -47,6 +48,26 @@ class ParametersOf:
     def has_parameter(self, name: str) -> bool:
         """Nothing is to be declared."""
         return True
+
+
+class Publishing(ParametersOf):
+    """In place of a node without parameters that publishes.
+
+    Attributes:
+        log: (topic, message) of everything published.
+    """
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.log: list[tuple[str, Any]] = []
+
+    def resolve_topic_name(self, topic: str) -> str:
+        """No name is remapped."""
+        return topic
+
+    def create_publisher(self, kind: type, topic: str, profile: Any, **options: Any) -> Any:
+        """Return what appends to the log."""
+        return types.SimpleNamespace(publish=lambda message: self.log.append((topic, message)))
 
 
 def parameters(path, node):

@@ -15,7 +15,6 @@ from dispatcher_rig import (
     LATCHED,
     make_values,
     not_a_number,
-    Rig,
 )
 import numpy as np
 from rcl_interfaces.srv import SetParameters
@@ -26,19 +25,6 @@ from faster_vla_msgs.msg import ActionChunk as ActionChunkMsg
 from faster_vla_msgs.msg import DispatcherState
 
 pytestmark = pytest.mark.ros
-
-
-@pytest.fixture
-def make_rig():
-    rigs = []
-
-    def make(**changes):
-        rigs.append(Rig(**changes))
-        return rigs[-1]
-
-    yield make
-    for rig in rigs:
-        rig.close()
 
 
 @pytest.fixture

@@ -11,7 +11,7 @@ import pytest
 pytest.importorskip('rclpy')
 pytest.importorskip('faster_vla_msgs')
 
-from dispatcher_rig import DOMAIN, make_node, parameters, Rig
+from dispatcher_rig import DOMAIN, make_node, parameters
 from project_files import ROOT
 from ros_contexts import kept_context
 from rosgraph_msgs.msg import Clock
@@ -22,19 +22,6 @@ from faster_vla_msgs.msg import DispatcherState
 from faster_vla_ros.conversions import stamp_from_seconds
 
 pytestmark = pytest.mark.ros
-
-
-@pytest.fixture
-def make_rig():
-    rigs = []
-
-    def make(**changes):
-        rigs.append(Rig(**changes))
-        return rigs[-1]
-
-    yield make
-    for rig in rigs:
-        rig.close()
 
 
 @pytest.fixture

@@ -1,6 +1,6 @@
 """Enable, disable, stop and reset: what each needs, answers, and does to the commands."""
 
-from execution_helpers import column, PERIOD, Rig, rows, TICK
+from execution_helpers import column, config, PERIOD, Rig, rows, TICK
 import numpy as np
 import pytest
 
@@ -341,6 +341,119 @@ def test_enabled_again_while_commands_still_go_out_the_set_point_does_not_jump_t
     rig.dispatcher.enable(True, rig.now)
     rig.send(rows(arm=(0.2, 0.0)))
     assert np.abs(rig.tick().commands['arm'] - held).max() < 0.02
+
+
+def _moved_by_hand(**changes):
+    """Return a rig that fell silent and whose arm was moved since."""
+    rig = Rig(**changes)
+    rig.send(rows(arm=(0.2, 0.0)))
+    rig.run(0.6)
+    rig.dispatcher.enable(False, rig.now)
+    assert silent(rig.run(2.0)[-1])
+    rig.measured['arm'] = np.array([-0.9, -0.7])
+    rig.tick()
+    return rig
+
+
+def _enabled_and(then):
+    def act(rig):
+        assert rig.dispatcher.enable(True, rig.now).success
+        rig.tick()
+        then(rig)
+
+    return act
+
+
+def _hostile(rig):
+    for _ in range(4):
+        rig.tick()
+        assert rig.send(rows(arm=(0.2, 0.0))).reason == 'start_offset'
+
+
+def _starve(rig):
+    rig.feeding = False
+    rig.run(0.6)
+
+
+@pytest.mark.parametrize(
+    'act',
+    [
+        lambda rig: rig.dispatcher.stop(rig.now),
+        lambda rig: rig.dispatcher.set_config(config(stop_pub_timeout=0.0)),
+        _enabled_and(lambda rig: rig.dispatcher.enable(False, rig.now)),
+        _enabled_and(lambda rig: rig.dispatcher.stop(rig.now)),
+        _enabled_and(_hostile),
+        _enabled_and(_starve),
+        _enabled_and(lambda rig: rig.tick(-1.0)),
+    ],
+    ids=['stop', 'timeout', 'disable', 'enable_stop', 'rejected', 'stale', 'clock'],
+)
+def test_after_silence_no_position_is_commanded_before_the_next_chunk(act):
+    rig = _moved_by_hand()
+    act(rig)
+    for tick in rig.run(0.5):
+        assert tick.commands['arm'] is None
+        assert tick.goals['hand'] is None
+
+
+def test_after_a_take_over_a_stop_commands_no_position():
+    rig = Rig()
+    rig.send(rows(arm=(0.2, 0.0)))
+    rig.run(0.6)
+    rig.dispatcher.yield_to('teleop', rig.now)
+    rig.tick()
+    rig.dispatcher.stop(rig.now)
+    ticks = rig.run(0.2)
+    assert all(t.commands['arm'] is None for t in ticks)
+    assert all(not t.commands['base'].any() for t in ticks)
+
+
+def test_a_set_point_farther_from_the_robot_than_a_chunk_may_start_begins_anew_there():
+    rig = Rig(stop_pub_timeout=0.0)
+    rig.send(rows(arm=(0.2, 0.0)))
+    rig.run(0.6)
+    rig.dispatcher.enable(False, rig.now)
+    rig.run(1.0)
+    rig.measured['arm'] = elsewhere = np.array([-0.6, 0.0])
+    rig.feed()
+    assert rig.dispatcher.enable(True, rig.now).success
+    assert rig.send(rows(arm=tuple(elsewhere))).accepted
+    assert np.abs(rig.tick().commands['arm'] - elsewhere).max() < 0.02
+
+
+def test_a_clock_set_back_a_little_does_not_move_the_set_point_to_lagging_feedback():
+    rig = Rig(stop_pub_timeout=5.0)
+    rig.send(rows(arm=(0.2, 0.0)))
+    held = rig.run(0.6)[-1].commands['arm']
+    rig.feeding = False
+    rig.tick(-0.08)
+    rig.feeding = True
+    rig.measured['arm'] = held - 0.03
+    rig.feed()
+    assert rig.dispatcher.enable(True, rig.now).success
+    assert rig.send(rows(arm=(0.2, 0.0))).accepted
+    assert np.abs(rig.tick().commands['arm'] - held).max() < 0.01
+
+
+def test_a_gripper_goal_stands_when_the_plan_is_no_longer_followed():
+    rig = Rig()
+    rig.send(rows(hand=(0.01,)))
+    assert rig.run(0.2)[-1].goals['hand'] == pytest.approx(0.01)
+    rig.dispatcher.stop(rig.now)
+    assert [t.goals['hand'][0] for t in rig.run(0.5)] == pytest.approx([0.01] * 50)
+
+
+def test_permission_taken_brakes_and_falls_silent_like_a_disable():
+    rig = Rig()
+    rig.drive(speed=0.4)
+    rig.dispatcher.disarm('the remote control is gone', rig.now)
+    ticks = rig.run(1.5)
+    base = column(ticks, 'base')
+    assert 0.0 < base[0] < 0.4
+    assert 0.0 in base
+    assert 'remote control' in ticks[0].state.message
+    rig.dispatcher.disarm('again', rig.now)
+    assert silent(rig.tick())
 
 
 def test_found_elsewhere_after_its_feedback_was_stale_the_set_point_starts_there():

@@ -1,7 +1,6 @@
 """`faster-vla doctor`: what it reads (parameter file, checkpoint, URDF) and how it reports."""
 
 import json
-import math
 import shutil
 
 import numpy as np
@@ -10,16 +9,25 @@ import pytest
 pytest.importorskip('rclpy')
 pytest.importorskip('faster_vla_msgs')
 
-import control_msgs_stand_in
-from doctor_helpers import ARM_URDF, healthy, r1_lite, ROBOT_FILE, rows, small_arm
+from doctor_helpers import (
+    ARM_URDF,
+    healthy,
+    install_control_msgs,
+    r1_lite,
+    ROBOT_FILE,
+    rows,
+    small_arm,
+)
 
 from faster_core import paths
 from faster_core.errors import CheckpointError, ConfigError, ObservationError
+from faster_core.execution.config import robot_file_parameters
 from faster_core.policy.state import REFUSED_ABS, StateNormalizer
 from faster_vla_ros.cli import main
-from faster_vla_ros.doctor import checkpoint, report, urdf
+from faster_vla_ros.doctor import checkpoint, judged, limits, report
 from faster_vla_ros.doctor.expected import load
 from faster_vla_ros.doctor.report import fail, info, ok, Verdict, warn
+from faster_vla_ros.graph import r1lite_wbc
 
 pytestmark = pytest.mark.ros
 DEMO = paths.demo_checkpoint()
@@ -98,10 +106,18 @@ def test_a_file_without_a_node_fails_for_that_node_only(tmp_path):
     ]
 
 
-def test_names_are_resolved_in_the_namespace_unless_they_are_absolute(tmp_path):
-    arm = small_arm(tmp_path, ('scene/image', '/scene/image'), namespace='/one')
-    assert [i.topic for i in arm.inputs] == ['/scene/image', '/one/joint_states']
-    assert arm.name('action_dispatcher') == '/one/action_dispatcher'
+def test_absolute_names_of_the_robot_file_move_into_the_namespace_as_up_moves_them(tmp_path):
+    graph = r1lite_wbc(namespace='robot1')
+    moved = dict(r for r in graph.nodes[-1].remappings if r[0].startswith('/'))
+    here, there = load(ROBOT_FILE, DEMO), load(ROBOT_FILE, DEMO, namespace='/robot1')
+    assert [i.topic for i in there.inputs] == [f'/robot1/{moved[i.topic]}' for i in here.inputs]
+    for name in ('/motion_target/target_speed_chassis', '/motion_target/brake_mode'):
+        assert there.name(name) == f'/robot1{name}'
+    assert there.forbidding == ('/robot1/controller',)
+    assert rows(there, healthy(there)) == []
+    # What the file does not have stays where it is.
+    assert there.name('/clock') == '/clock'
+    assert there.name('action_dispatcher') == '/robot1/action_dispatcher'
 
 
 def test_one_topic_of_several_components_is_one_input_with_the_shortest_timeout(tmp_path):
@@ -163,7 +179,7 @@ def test_an_embodiment_file_stands_in_for_a_checkpoint():
 
 @pytest.mark.parametrize('name', ['franka_fr3', 'ur5e', 'xarm7', 'aloha', 'trossen'])
 def test_the_files_of_every_shipped_robot_can_be_read(name, monkeypatch):
-    control_msgs_stand_in.install(monkeypatch)
+    install_control_msgs(monkeypatch)
     embodiment = {'aloha': 'aloha_stationary', 'trossen': 'trossen_stationary'}.get(name, name)
     robot = ROBOT_FILE.with_name(f'{name}.yaml')
     expected = load(robot, paths.embodiment_file(embodiment))
@@ -199,30 +215,74 @@ def test_broken_statistics_are_refused(tmp_path, text):
 # --- URDF -------------------------------------------------------------------------------------
 
 
-def test_movable_joints_have_the_limits_that_are_given():
-    found = urdf.joints(ARM_URDF)
-    assert list(found) == ['a', 'b', 'finger']
-    assert (found['a'].lower, found['a'].upper, found['a'].velocity) == (-1.0, 1.0, 1.0)
-    assert (found['b'].lower, found['b'].upper, found['b'].velocity) == (-math.inf, math.inf, 2.0)
+def test_only_joints_that_move_by_themselves_have_limits_to_compare():
+    assert list(limits._motors(ARM_URDF)) == ['a', 'b', 'finger']
 
 
-def test_zeros_that_an_exporter_wrote_for_unknown_are_no_limits():
-    text = '<robot name="r"><joint name="a" type="revolute"><limit effort="0"/></joint></robot>'
-    joint = urdf.joints(text)['a']
-    assert (joint.lower, joint.upper, joint.velocity) == (-math.inf, math.inf, math.inf)
+def test_limits_that_are_no_numbers_are_no_licence(tmp_path):
+    nan = small_arm(tmp_path, urdf=ARM_URDF.replace('lower="0"', 'lower="nan"'))
+    (row,) = rows(nan, healthy(nan))
+    assert (row.verdict, row.check, row.subject) == (Verdict.FAIL, 'limits', 'URDF')
+    assert 'finger: lower: expected a finite number' in row.found
 
 
-@pytest.mark.parametrize(
-    ('text', 'message'),
-    [
-        ('', 'URDF'),
-        ('<sdf/>', 'expected <robot>, found <sdf>'),
-        (ARM_URDF.replace('"0.04"', '"${x}"'), 'upper of joint finger: expected a number'),
-    ],
-)
-def test_a_broken_urdf_is_refused(text, message):
-    with pytest.raises(ConfigError, match=message.replace('$', r'\$')):
-        urdf.joints(text)
+# --- what a graph is judged against -----------------------------------------------------------
+
+UR5E = ROBOT_FILE.with_name('gazebo') / 'ur5e.yaml'
+
+
+def running(file, embodiment, **changes):
+    """Return the parameters of a dispatcher that was started with a robot file."""
+    given = robot_file_parameters(file, 'action_dispatcher')
+    return given | {'embodiment': str(embodiment), 'use_sim_time': False} | changes
+
+
+def test_a_running_dispatcher_says_which_robot_is_judged():
+    embodiment = paths.embodiment_file('ur5e')
+    found = judged.choose(None, None, running(UR5E, embodiment, dispatch_rate=10.0))
+    assert (found.robot_file, found.source) == (UR5E, embodiment)
+    assert [f.found for f in found.findings] == [
+        f'{UR5E}: nearest to what the dispatcher runs with',
+        f'{embodiment}: what the dispatcher runs with',
+    ]
+    # With a checkpoint its whole folder is known.
+    assert judged.choose(None, None, running(ROBOT_FILE, DEMO / 'embodiment.yaml')).source == DEMO
+    # A file of another computer: only a robot file that agrees in everything is the right one.
+    elsewhere = running(UR5E, '/elsewhere/embodiment.yaml')
+    assert judged.choose(None, None, elsewhere).robot_file == UR5E
+    with pytest.raises(ConfigError, match='give the robot file with --params'):
+        judged.choose(None, None, elsewhere | {'dispatch_rate': 10.0})
+
+
+def test_a_robot_of_the_users_own_is_not_judged_as_another(tmp_path):
+    own = tmp_path / 'own.yaml'
+    text = paths.embodiment_file('ur5e').read_text()
+    own.write_text(text.replace('name: ur5e', 'name: own'))
+    with pytest.raises(ConfigError, match='of no shipped robot'):
+        judged.choose(None, None, running(UR5E, own))
+    found = judged.choose(UR5E, None, running(UR5E, own))
+    assert (found.robot_file, found.source) == (UR5E, own)
+
+
+def test_without_a_dispatcher_the_default_is_judged_and_said():
+    found = judged.choose(None, None, None)
+    assert (found.robot_file, found.source) == (ROBOT_FILE, DEMO)
+    assert 'the default: no dispatcher runs' in found.findings[0].found
+    assert '--params' in found.findings[0].advice
+    assert judged.choose(UR5E, None, None).source == paths.embodiment_file('ur5e')
+
+
+def test_a_shipped_robot_file_is_found_by_its_name(capsys, monkeypatch):
+    seen = []
+
+    def choose(robot_file, source, running):
+        seen.append(robot_file)
+        raise ConfigError('enough')
+
+    monkeypatch.setattr(judged, 'choose', choose)
+    for name in ('ur5e.yaml', 'gazebo/ur5e.yaml'):
+        assert main(['doctor', '--params', name, '--checkpoint', str(DEMO)]) == 2
+    assert seen == [ROBOT_FILE.with_name('ur5e.yaml'), UR5E]
 
 
 # --- report -----------------------------------------------------------------------------------

@@ -12,11 +12,13 @@ from doctor_helpers import (
     ARM_URDF,
     arrivals,
     changed,
+    END,
     endpoint,
     healthy,
     heard,
     joint_state,
     only,
+    publishers,
     r1_lite,
     rows,
     small_arm,
@@ -32,29 +34,6 @@ from faster_vla_ros.doctor.snapshot import Heard, Snapshot
 pytestmark = pytest.mark.ros
 IMAGE = 'sensor_msgs/msg/CompressedImage'
 JOINTS = 'sensor_msgs/msg/JointState'
-
-
-@pytest.fixture(scope='module')
-def r1():
-    return r1_lite()
-
-
-@pytest.fixture(scope='module')
-def fine(r1):
-    return healthy(r1)
-
-
-@pytest.fixture
-def arm(tmp_path):
-    return small_arm(tmp_path)
-
-
-def publishers(snapshot, topic, *endpoints):
-    return changed(snapshot, publishers={**snapshot.publishers, topic: endpoints})
-
-
-def subscriptions(snapshot, topic, *endpoints):
-    return changed(snapshot, subscriptions={**snapshot.subscriptions, topic: endpoints})
 
 
 # --- nothing wrong ----------------------------------------------------------------------------
@@ -75,11 +54,11 @@ def test_a_healthy_arm_with_names_urdf_and_namespace_has_neither(tmp_path):
 
 
 def test_an_empty_graph_fails_for_every_input_and_command(r1, fine):
-    empty = Snapshot(duration=3.0)
+    empty = Snapshot(duration=6.5, end=END)
     failed = rows(r1, empty, Verdict.FAIL)
     assert len([f for f in failed if f.check == 'topic']) == len(r1.inputs) == 9
     assert len([f for f in failed if f.check == 'command']) == 6
-    assert {f.check for f in failed} == {'topic', 'command', 'interlock'}
+    assert {f.check for f in failed} == {'topic', 'command', 'interlock', 'node'}
 
 
 # --- topics -----------------------------------------------------------------------------------
@@ -110,7 +89,8 @@ def test_a_publisher_our_subscription_cannot_hear_fails(r1, fine):
     topic = topic_of(r1, 'torso')
     strict = QoSProfile(depth=1, deadline=Duration(seconds=0.1))
     inputs = tuple(
-        dataclasses.replace(i, qos=strict) if i.topic == topic else i for i in r1.inputs
+        dataclasses.replace(i, qos={'policy_node': strict}) if i.topic == topic else i
+        for i in r1.inputs
     )
     row = only(dataclasses.replace(r1, inputs=inputs), fine)
     assert (row.verdict, row.check, row.subject) == (Verdict.FAIL, 'topic', 'torso')
@@ -140,7 +120,7 @@ def test_a_slow_camera_is_warned_of_and_one_that_is_always_stale_fails(r1, fine,
 def test_a_silent_camera_fails(r1, fine):
     row = only(r1, changed(fine, heard={**fine.heard, topic_of(r1, 'head'): Heard()}))
     assert (row.verdict, row.check) == (Verdict.FAIL, 'rate')
-    assert row.found.startswith('0 messages in 3 s')
+    assert row.found.startswith('0 messages in 6.5 s')
 
 
 def test_a_long_silence_among_quick_messages_is_warned_of(r1, fine):
@@ -149,6 +129,29 @@ def test_a_long_silence_among_quick_messages_is_warned_of(r1, fine):
     row = only(r1, heard(fine, topic_of(r1, 'torso'), arrivals=quick[:15] + late[15:]))
     assert (row.verdict, row.check) == (Verdict.WARN, 'rate')
     assert 'longest silence 0.16 s' in row.found
+
+
+def test_an_input_that_died_while_it_was_listened_to_fails(r1, fine):
+    # 30 images a second for the first half second, then nothing.
+    early = [
+        dataclasses.replace(a, wall=a.wall - 6.0, sent_at=a.sent_at - 6.0)
+        for a in arrivals(30.0, number=15)
+    ]
+    row = only(r1, heard(fine, topic_of(r1, 'head'), arrivals=early))
+    assert (row.verdict, row.check, row.subject) == (Verdict.FAIL, 'rate', 'head')
+    assert row.found.startswith('silent for the last 6.0 s on /hdas/camera_head')
+
+
+@pytest.mark.parametrize(
+    ('silence', 'verdict'), [(0.09, None), (0.5, Verdict.WARN), (1.1, Verdict.FAIL)]
+)
+def test_silence_at_the_end_counts_as_any_other(r1, fine, silence, verdict):
+    times = [
+        dataclasses.replace(a, wall=a.wall - silence, sent_at=a.sent_at - silence)
+        for a in arrivals(100.0)
+    ]
+    found = rows(r1, heard(fine, topic_of(r1, 'torso'), arrivals=times))
+    assert [f.verdict for f in found] == ([verdict] if verdict else [])
 
 
 # --- stamps -----------------------------------------------------------------------------------

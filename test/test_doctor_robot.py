@@ -1,4 +1,4 @@
-"""`faster-vla doctor`: faults of limits, commands, controllers and nodes."""
+"""`faster-vla doctor`: faults of limits, commands and controllers."""
 
 import dataclasses
 
@@ -7,50 +7,31 @@ import pytest
 pytest.importorskip('rclpy')
 pytest.importorskip('faster_vla_msgs')
 
-import control_msgs_stand_in
 from doctor_helpers import (
     ARM_URDF,
     changed,
+    END,
     endpoint,
     healthy,
     heard,
+    install_control_msgs,
     joint_state,
     LATCHED,
     only,
-    r1_lite,
+    publishers,
+    ROBOT_FILE,
     rows,
     small_arm,
+    subscriptions,
 )
 
-from faster_vla_msgs.msg import DispatcherState, PolicyStatus
+from faster_core import paths
+from faster_vla_ros.doctor.expected import load
 from faster_vla_ros.doctor.limits import proposal
 from faster_vla_ros.doctor.report import Verdict
 from faster_vla_ros.doctor.snapshot import Controller, Snapshot
 
 pytestmark = pytest.mark.ros
-
-
-@pytest.fixture(scope='module')
-def r1():
-    return r1_lite()
-
-
-@pytest.fixture(scope='module')
-def fine(r1):
-    return healthy(r1)
-
-
-@pytest.fixture
-def arm(tmp_path):
-    return small_arm(tmp_path)
-
-
-def publishers(snapshot, topic, *endpoints):
-    return changed(snapshot, publishers={**snapshot.publishers, topic: endpoints})
-
-
-def subscriptions(snapshot, topic, *endpoints):
-    return changed(snapshot, subscriptions={**snapshot.subscriptions, topic: endpoints})
 
 
 # --- limits -----------------------------------------------------------------------------------
@@ -101,7 +82,7 @@ def test_the_proposal_holds_what_the_file_leaves_out_and_the_urdf_knows(tmp_path
     # The dispatcher would refuse the file: no limits are guessed for it.
     assert arm.dispatcher is None
     assert any('arm.max_velocity' in f.found for f in arm.findings)
-    assert proposal(arm, Snapshot(duration=3.0)) == [
+    assert proposal(arm, Snapshot(duration=6.5, end=END)) == [
         'arm.max_velocity: [1.0000, 2.0000]',
         'gripper.position_limits: [0.0000, 0.0399]',
         'base.axes: ["vx", "wz"]',
@@ -111,6 +92,8 @@ def test_the_proposal_holds_what_the_file_leaves_out_and_the_urdf_knows(tmp_path
 def test_joints_without_names_are_proposed_by_side_and_compared_as_a_guess(r1, fine):
     limit = '<limit lower="-1" upper="9" velocity="9"/>'
     joint = f'<joint name="{{0}}_arm_joint{{1}}" type="revolute">{limit}</joint>'
+    ends = '<parent link="trunk"/><child link="{0}{1}"/>'
+    joint = joint.replace('<limit', f'{ends}<limit')
     joints = ''.join(joint.format(s, i) for s in ('left', 'right') for i in range(1, 7))
     graph = changed(fine, robot_description=f'<robot name="r">{joints}</robot>')
     found = {f.subject: f for f in rows(r1, graph)}
@@ -119,6 +102,26 @@ def test_joints_without_names_are_proposed_by_side_and_compared_as_a_guess(r1, f
     lines = proposal(r1, graph)
     assert lines[0].startswith('left_arm.joints: ["left_arm_joint1", "left_arm_joint2"')
     assert lines[1].startswith('# left_gripper.joints: 1 of')
+
+
+def test_a_component_of_velocities_has_no_range_to_compare(tmp_path):
+    change = (
+        '{component: arm, kind: joint_position, names: [a, b]}',
+        ('{component: arm, kind: joint_velocity, names: [a, b]}'),
+    )
+    robot = (
+        ('arm.output: "joint_trajectory"', 'arm.output: "joint_state_stream"'),
+        ('      arm.max_acceleration: [2.0, 2.0]\n', ''),
+        ('      arm.position_limits: [-1.0, 1.0]\n', ''),
+    )
+    arm = small_arm(tmp_path, *robot, urdf=ARM_URDF, embodiment=[change])
+    assert arm.dispatcher is not None, arm.findings
+    assert rows(arm, healthy(arm), check='limits') == []
+    fast = small_arm(
+        tmp_path, *robot, ('[1.0, 1.0]', '[1.0, 2.5]'), urdf=ARM_URDF, embodiment=[change]
+    )
+    (row,) = rows(fast, healthy(fast), check='limits')
+    assert row.found == 'b at 2.5 per second'
 
 
 def test_a_position_beyond_the_limits_is_warned_of(arm):
@@ -141,10 +144,9 @@ def test_a_command_nobody_hears_fails_and_names_the_controllers(arm):
     assert row.advice.endswith('controllers: other (active)')
 
 
-def test_the_dispatcher_does_not_count_as_a_listener(arm):
-    graph = subscriptions(
-        healthy(arm), '/cmd_vel', endpoint('/action_dispatcher', 'geometry_msgs/msg/Twist')
-    )
+@pytest.mark.parametrize('name', ['/action_dispatcher', '/guard', '/_ros2cli_7'])
+def test_who_moves_nothing_does_not_count_as_a_listener(arm, name):
+    graph = subscriptions(healthy(arm), '/cmd_vel', endpoint(name, 'geometry_msgs/msg/Twist'))
     assert only(arm, graph).found == 'nobody listens to /cmd_vel'
 
 
@@ -180,13 +182,35 @@ def test_a_controller_that_is_not_active_fails_though_it_listens(arm, state):
     assert rows(arm, changed(healthy(arm), controllers=active)) == []
 
 
+def test_controllers_of_one_name_are_told_apart_by_their_manager():
+    aloha = load(ROBOT_FILE.with_name('aloha.yaml'), paths.embodiment_file('aloha_stationary'))
+
+    def controllers(**states):
+        return tuple(
+            Controller(name=n, state=s, type='t', manager=f'/follower_{side}/controller_manager')
+            for side, s in states.items()
+            for n in ('arm_controller', 'gripper_controller')
+        )
+
+    graph = healthy(aloha)
+    found = rows(aloha, changed(graph, controllers=controllers(left='inactive', right='active')))
+    assert [(f.verdict, f.check, f.subject) for f in found] == [
+        (Verdict.FAIL, 'controller', 'left_arm'),
+        (Verdict.FAIL, 'controller', 'left_gripper'),
+    ]
+    assert found[0].found == 'follower_left/arm_controller (t) is inactive'
+    assert '-c /follower_left/controller_manager arm_controller active' in found[0].advice
+    fine = changed(graph, controllers=controllers(left='active', right='active'))
+    assert rows(aloha, fine) == []
+
+
 def test_controllers_that_cannot_be_asked_are_warned_of(arm):
     row = only(arm, changed(healthy(arm), controllers_problem='no controller_manager_msgs here'))
     assert (row.verdict, row.check) == (Verdict.WARN, 'controller')
 
 
-def test_an_action_without_server_fails(tmp_path, monkeypatch):
-    control_msgs_stand_in.install(monkeypatch)
+def test_an_action_without_server_or_of_another_type_fails(tmp_path, monkeypatch):
+    install_control_msgs(monkeypatch)
     arm = small_arm(
         tmp_path,
         ('gripper.output: "joint_state_stream"', 'gripper.output: "gripper_command"'),
@@ -202,139 +226,9 @@ def test_an_action_without_server_fails(tmp_path, monkeypatch):
     services = {n: s for n, s in graph.services.items() if '_action' not in n}
     row = only(arm, changed(graph, services=services))
     assert (row.verdict, row.found) == (Verdict.FAIL, 'nobody offers the action /gripper/cmd')
-
-
-def test_interlocks_without_partner_are_named(tmp_path):
-    arm = small_arm(
-        tmp_path,
-        (
-            'components: ["arm", "gripper", "base"]',
-            'components: ["arm", "gripper", "base"]\n      estop.enable: true\n'
-            '      permit.topic: "remote"\n      brake.topic: "/brake"\n'
-            '      exclusive_topics: ["/joystick"]',
-        ),
-    )
-    graph = publishers(subscriptions(healthy(arm), '/brake'), '/remote')
-    graph = publishers(graph, '/joystick', endpoint('/joy', 'sensor_msgs/msg/Joy'))
-    found = {f.subject: f.verdict for f in rows(arm, graph, check='interlock')}
-    assert found == {
-        'brake': Verdict.WARN,
-        'permit': Verdict.FAIL,
-        'estop': Verdict.FAIL,
-        'exclusive': Verdict.FAIL,
-    }
-    # A dispatcher that was started without them needs none of them.
-    off = {'estop.enable': False, 'permit.topic': '', 'brake.topic': '', 'exclusive_topics': []}
-    running = graph.parameters | {
-        '/action_dispatcher': graph.parameters['/action_dispatcher'] | off
-    }
-    assert rows(arm, changed(graph, parameters=running), check='interlock') == []
-
-
-# --- nodes ------------------------------------------------------------------------------------
-
-
-def test_two_nodes_of_one_name_fail_if_ours_and_are_warned_of_otherwise(r1, fine):
-    row = only(r1, changed(fine, nodes=(*fine.nodes, '/action_dispatcher')))
-    assert (row.verdict, row.check) == (Verdict.FAIL, 'node')
-    row = only(r1, changed(fine, nodes=(*fine.nodes, '/robot')))
-    assert (row.verdict, row.found) == (Verdict.WARN, '2 nodes of this name')
-    hidden = changed(fine, nodes=(*fine.nodes, '/_cli', '/_cli'))
-    assert rows(r1, hidden) == []
-
-
-def test_nodes_that_do_not_run_are_said_and_no_failure(r1, fine):
-    graph = changed(
-        fine,
-        nodes=('/robot',),
-        parameters={},
-        policy_checksum='',
-        policy_state=None,
-        dispatcher_state=None,
-    )
-    assert rows(r1, graph) == []
-    said = rows(r1, graph, Verdict.INFO, 'node')
-    assert {f.subject for f in said} == {'action_dispatcher', 'policy_node'}
-
-
-def test_services_that_are_missing_or_mistyped_fail(r1, fine):
-    services = dict(fine.services) | {'/action_dispatcher/stop': ('std_srvs/srv/Empty', '/x')}
-    del services['/action_dispatcher/enable']
-    row = only(r1, changed(fine, services=services))
-    assert row.verdict is Verdict.FAIL
-    assert row.found == 'not offered: /action_dispatcher/enable, /action_dispatcher/stop'
-
-
-def test_a_latched_stop_and_enabled_motion_are_warned_of(r1, fine):
-    stopped = DispatcherState(action=DispatcherState.ACTION_STOP, message='feedback_stale')
-    row = only(r1, changed(fine, dispatcher_state=stopped))
-    assert (row.verdict, row.found) == (Verdict.WARN, 'stopped: feedback_stale')
-    row = only(r1, changed(fine, dispatcher_state=DispatcherState(enabled=True)))
-    assert (row.verdict, row.advice) == (Verdict.WARN, 'faster-vla disable')
-    assert only(r1, changed(fine, dispatcher_state=None)).verdict is Verdict.FAIL
-    rival = DispatcherState(message='disabled; teleop, which publishes on /x')
-    said = rows(r1, changed(fine, dispatcher_state=rival), Verdict.OK, 'state')
-    assert said[0].found == 'motion is disabled (teleop, which publishes on /x)'
-
-
-def test_a_fault_of_the_policy_fails(r1, fine):
-    fault = PolicyStatus(state=PolicyStatus.STATE_FAULT, message='out of memory')
-    row = only(r1, changed(fine, policy_state=fault))
-    assert (row.verdict, row.found) == (Verdict.FAIL, 'fault: out of memory')
-
-
-def test_a_policy_of_another_embodiment_fails(r1, fine):
-    row = only(r1, changed(fine, policy_checksum='0' * 64))
-    assert (row.verdict, row.check, row.subject) == (Verdict.FAIL, 'embodiment', 'policy_node')
-
-
-def test_a_dispatcher_with_another_embodiment_file_fails(r1, fine, tmp_path):
-    other = tmp_path / 'other.yaml'
-    other.write_text(r1.embodiment.source + '# another\n')
-
-    def running(path):
-        own = fine.parameters['/action_dispatcher'] | {'embodiment': str(path)}
-        return changed(fine, parameters=fine.parameters | {'/action_dispatcher': own})
-
-    row = only(r1, running(other))
-    assert (row.verdict, row.subject) == (Verdict.FAIL, 'action_dispatcher')
-    assert only(r1, running(tmp_path / 'elsewhere')).verdict is Verdict.WARN
-    other.write_text(r1.embodiment.source)
-    assert rows(r1, running(other)) == []
-
-
-def test_nodes_started_with_other_parameters_are_warned_of(r1, fine):
-    own = fine.parameters['/action_dispatcher'] | {'left_arm.on_stale': 'stop'}
-    graph = changed(fine, parameters=fine.parameters | {'/action_dispatcher': own})
-    row = only(r1, graph)
-    assert (row.verdict, row.check) == (Verdict.WARN, 'running')
-    assert row.found == 'left_arm.on_stale is stop, in the file hold'
-
-
-def test_chunks_that_the_dispatcher_does_not_hear_fail(r1, fine):
-    row = only(r1, subscriptions(fine, '/policy_node/action_chunk'))
-    assert (row.verdict, row.check) == (Verdict.FAIL, 'chunks')
-
-
-@pytest.mark.parametrize(
-    ('using', 'clocks', 'verdict', 'text'),
-    [
-        ((True, True), 1, None, ''),
-        ((False, False), 0, None, ''),
-        ((True, True), 0, Verdict.FAIL, 'nobody publishes it'),
-        ((True, False), 1, Verdict.FAIL, 'does not'),
-        ((False, False), 1, Verdict.WARN, 'our nodes do not use it'),
-        ((True, True), 2, Verdict.FAIL, 'published by'),
-    ],
-)
-def test_use_sim_time_and_clock_must_agree(r1, fine, using, clocks, verdict, text):
-    parameters = {
-        n: p | {'use_sim_time': u}
-        for (n, p), u in zip(fine.parameters.items(), using, strict=True)
-    }
-    graph = changed(fine, parameters=parameters)
-    kind = 'rosgraph_msgs/msg/Clock'
-    graph = publishers(graph, '/clock', *[endpoint(f'/sim{i}', kind) for i in range(clocks)])
-    found = rows(r1, graph, check='clock')
-    assert [f.verdict for f in found] == ([verdict] if verdict else [])
-    assert all(text in f.found for f in found)
+    kind = 'control_msgs/action/ParallelGripperCommand'
+    other = {'/gripper/cmd/_action/send_goal': (f'{kind}_SendGoal', '/gripper')}
+    row = only(arm, changed(graph, services=services | other))
+    assert (row.verdict, row.expected) == (Verdict.FAIL, 'control_msgs/action/GripperCommand')
+    assert row.found == f'/gripper offers {kind} as /gripper/cmd'
+    assert row.advice == 'choose another `gripper.output` in the parameter file'

@@ -21,11 +21,12 @@ from geometry_msgs.msg import TwistStamped
 from rclpy.node import Node
 from ros_contexts import kept_context
 from sensor_msgs.msg import CompressedImage, JointState
-from std_msgs.msg import String
+from std_msgs.msg import Bool, Int32, String
 
-from faster_vla_ros.doctor import listener as module
+from faster_vla_ros.doctor import asking as module
 from faster_vla_ros.doctor.listener import Listener
 from faster_vla_ros.graph import r1lite_wbc
+from faster_vla_ros.qos import IMAGE
 from faster_vla_ros.session import isolated_environment, Session
 from faster_vla_ros.supervisor import Supervisor
 
@@ -76,14 +77,14 @@ def wait_for_images(session):
     for each in r1_lite().inputs:
         if each.camera:
             take = functools.partial(lambda camera, _: seen.update([camera]), each.camera)
-            session.node.create_subscription(each.kind, each.topic, take, each.qos)
+            session.node.create_subscription(each.kind, each.topic, take, IMAGE)
     assert session.spin_until(lambda: len(seen) == 3 and min(seen.values()) > 5, PATIENT)
 
 
 @pytest.fixture(scope='module')
 def robot(robot_file):
     """Simulated robot and dispatcher, disarmed, in processes of their own."""
-    nodes = ['mujoco_robot', 'action_dispatcher']
+    nodes = ['mujoco_robot', 'guard', 'action_dispatcher']
     graph = r1lite_wbc(nodes=nodes, auto_enable='false', params_file=str(robot_file))
     environment = isolated_environment(DOMAIN)
     with Supervisor(graph, environment=environment, sink=lambda *_: None) as processes:
@@ -110,7 +111,18 @@ def test_nothing_fails_beside_the_simulated_robot_and_motion_stays_disabled(robo
     assert good['embodiment', 'action_dispatcher']
     assert good['running', 'action_dispatcher']['verdict'] == 'OK'
     assert good['state', 'action_dispatcher']['found'] == 'motion is disabled'
-    assert those(report, 'INFO')['node', 'policy_node']
+    assert good['node', 'guard']
+    assert good['node', 'policy_node']['found'] == 'does not run'
+
+
+def test_without_files_the_robot_of_the_running_dispatcher_is_judged(robot):
+    status, report = doctor()
+    files = {f['subject']: f['found'] for f in report['findings'] if f['check'] == 'files'}
+    assert files['robot'] == f'{ROBOT_FILE}: nearest to what the dispatcher runs with'
+    assert files['checkpoint'].endswith('r1_lite_demo: what the dispatcher runs with')
+    # The shipped file asks for the remote control; this dispatcher was started without.
+    assert those(report, 'FAIL') == {}
+    assert status == 0
 
 
 def test_a_broken_parameter_file_a_wrong_urdf_and_a_rival_all_fail(robot, robot_file, tmp_path):
@@ -125,8 +137,11 @@ def test_a_broken_parameter_file_a_wrong_urdf_and_a_rival_all_fail(robot, robot_
     dispatcher['left_arm.joints'] = [f'l{i}' for i in range(1, 7)]
     dispatcher['base.output'] = 'twist'
     (tmp_path / 'robot.yaml').write_text(yaml.safe_dump(values))
-    limit = '<limit lower="-1" upper="1" velocity="9"/>'
-    joints = ''.join(f'<joint name="l{i}" type="revolute">{limit}</joint>' for i in range(1, 7))
+    joint = (
+        '<joint name="l{0}" type="revolute"><parent link="trunk"/><child link="link{0}"/>'
+        '<limit lower="-1" upper="1" velocity="9"/></joint>'
+    )
+    joints = ''.join(joint.format(i) for i in range(1, 7))
     (tmp_path / 'r.urdf').write_text(f'<robot name="r">{joints}</robot>')
     rival = Node('teleop', context=kept_context(DOMAIN), use_global_arguments=False)
     rival.create_publisher(TwistStamped, '/motion_target/target_speed_torso', 1)
@@ -139,6 +154,7 @@ def test_a_broken_parameter_file_a_wrong_urdf_and_a_rival_all_fail(robot, robot_
     assert status == 1
     failed = those(report, 'FAIL')
     assert set(failed) == {
+        ('parameters', 'guard'),
         ('topic', 'head'),
         ('statistics', 'left_gripper'),
         ('agreement', 'left_gripper'),
@@ -205,6 +221,45 @@ def test_it_notes_stamps_sizes_names_and_the_latched_urdf_and_publishes_nothing(
     assert {p.topic_name for p in one.node.publishers} <= {'/parameter_events'}
 
 
+def test_two_nodes_of_one_name_are_two_entries_though_everything_else_is_the_same(listening):
+    _, one = listening
+    context = kept_context(OTHER_DOMAIN)
+    twins = [
+        Node('action_dispatcher', context=context, use_global_arguments=False) for _ in range(2)
+    ]
+    try:
+        assert one.spin(PATIENT, lambda: one.nodes().count('/action_dispatcher') == 2)
+    finally:
+        for twin in twins:
+            twin.destroy_node()
+
+
+def test_what_can_forbid_motion_is_listened_to_whatever_its_type(tmp_path):
+    key = 'components: ["arm", "gripper", "base"]'
+    arm = small_arm(
+        tmp_path, (key, f'{key}\n      estop.enable: true\n      permit.topic: "mode"')
+    )
+    context = kept_context(OTHER_DOMAIN)
+    node = Node('remote', context=context, use_global_arguments=False)
+    modes = node.create_publisher(Int32, 'mode', 1)
+    node.create_publisher(Bool, 'estop', 1)
+    one = Listener(context, arm)
+
+    def told():
+        modes.publish(Int32(data=5))
+        one.look()
+        return '/mode' in one._spoken
+
+    try:
+        assert one.spin(PATIENT, told)
+        spoken = one.snapshot(1.0, {}).spoken
+    finally:
+        one.close()
+        node.destroy_node()
+    assert spoken['/mode'].message.data == 5
+    assert spoken['/estop'].message is None
+
+
 def test_an_image_that_cannot_be_used_is_counted_with_its_reason(listening):
     node, one = listening
     images = node.create_publisher(CompressedImage, 'scene/image', 5)
@@ -225,7 +280,7 @@ def test_controllers_are_asked_for_only_where_their_messages_can_be_read(monkeyp
     asked = []
 
     class Asking:
-        def _call(self, kind, name, request):
+        def call(self, kind, name, request):
             asked.append(name)
             return answer
 
@@ -241,7 +296,7 @@ def test_controllers_are_asked_for_only_where_their_messages_can_be_read(monkeyp
     monkeypatch.setitem(sys.modules, 'controller_manager_msgs', types.ModuleType('package'))
     monkeypatch.setitem(sys.modules, 'controller_manager_msgs.srv', messages)
     found, why = Listener._controllers(Asking(), services)
-    assert [(c.name, c.state) for c in found] == [('arm', 'inactive')]
+    assert [(c.full_name, c.state) for c in found] == [('/arm', 'inactive')]
     assert asked == ['/controller_manager/list_controllers']
     answer = None
     assert Listener._controllers(Asking(), services)[0] is None
@@ -253,7 +308,7 @@ def test_a_node_that_does_not_answer_costs_bounded_time_and_has_no_parameters(
     _, one = listening
     monkeypatch.setattr(module, 'PATIENCE', 0.2)
     begin = time.monotonic()
-    assert one._parameters('/nobody') == {}
+    assert one.parameters('/nobody') == {}
     assert time.monotonic() - begin < 5.0
 
 
@@ -262,7 +317,7 @@ def test_parameters_of_a_running_node_are_read(listening):
     node.declare_parameter('left.topic', '/x')
     node.declare_parameter('sizes', [1, 2])
     one._executor.add_node(node)
-    found = one._parameters('/driver')
+    found = one.parameters('/driver')
     one._executor.remove_node(node)
     assert found['left.topic'] == '/x'
     assert list(found['sizes']) == [1, 2]

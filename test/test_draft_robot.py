@@ -12,6 +12,7 @@ from faster_vla_ros.cli import main
 from faster_vla_ros.draft import urdf
 from faster_vla_ros.draft.files import free_range, speed
 from faster_vla_ros.draft.layout import layout
+from faster_vla_ros.graph import single_arm
 
 pytestmark = pytest.mark.ros
 
@@ -134,7 +135,24 @@ def test_a_base_is_added_if_it_is_asked_for_with_its_guard(draft):
     assert embodiment.action[-1].names == ('vx', 'vy', 'wz')
     assert dispatcher.rules.components['base'].on_stale == 'zero'
     assert as_guard(files[1])['topics'] == (dispatcher.outputs['base'][1].topic,)
-    assert 'base.max_velocity' in said
+    assert as_guard(files[1])['types'] == ('twist_stamped',)
+    assert 'base.max_velocity' in said and 'as base.output' in said
+
+
+def test_the_guard_of_a_drafted_base_is_started(draft):
+    _, files, _ = draft(robot(*arm()), '--base')
+    graph = single_arm(
+        sim=False,
+        params_file=str(files[1]),
+        embodiment=str(files[0]),
+        nodes=['guard', 'action_dispatcher'],
+    )
+    assert [n.name for n in graph.nodes] == ['guard', 'action_dispatcher']
+    files[1].write_text(
+        files[1].read_text().replace('base.output: "twist_stamped"', 'base.output: "twist"')
+    )
+    with pytest.raises(ConfigError, match='the dispatcher sends twist there'):
+        single_arm(params_file=str(files[1]), nodes=['guard'])
 
 
 def test_cameras_rate_and_horizon_are_those_asked_for(draft):
@@ -174,6 +192,18 @@ def test_the_end_of_an_arm_may_be_named_by_a_finger(draft):
     assert [c.name for c in read(files)[0].action] == ['arm', 'gripper']
 
 
+def test_a_joint_that_slides_on_the_way_to_a_named_end_is_the_arms_own(draft):
+    """As the last one of a SCARA: R R R P."""
+    scara = [*arm(), joint('z', 'prismatic', 'tool', 'l4', 'lower="0" upper="0.2" velocity="1"')]
+    scara.append(joint('flange4', 'fixed', 'l4', 'tool0'))
+    for end in ('l4', 'tool0'):
+        _, files, _ = draft(robot(*scara), '--arm', end, name=f'to_{end}')
+        embodiment, dispatcher, _ = read(files)
+        assert [(c.name, c.names[-1]) for c in embodiment.action] == [('arm', 'z')]
+        assert dispatcher.rules.components['arm'].max_start_offset <= 0.05  # m for one of them
+        assert 'rad and m' in files[1].read_text()
+
+
 # --- what is not there ------------------------------------------------------------------------
 
 
@@ -191,11 +221,34 @@ def test_missing_limits_are_slow_marked_and_told(draft):
     assert 'no range for j1, j2, j3' in said
 
 
+def test_one_endless_joint_leaves_the_others_their_ranges(draft):
+    """As Kinova's Gen3: every second joint turns without end."""
+    joints = [
+        joint('j1', 'continuous', 'base', 'l1', 'velocity="1"'),
+        joint('j2', 'revolute', 'l1', 'l2', 'lower="-2" upper="2" velocity="1"'),
+    ]
+    status, files, said = draft(robot(*joints))
+    assert status == 0
+    limits = read(files)[1].rules.components['arm']
+    assert (limits.lower[1], limits.upper[1]) == (-1.92, 1.92)
+    assert -10 < limits.lower[0] < -6 and 6 < limits.upper[0] < 10
+    (told,) = [line for line in said.splitlines() if 'position_limits' in line]
+    assert 'TODO: the URDF has no range for j1;' in told
+
+
+def test_rate_horizon_and_cameras_of_the_embodiment_are_to_be_answered(draft):
+    _, _, said = draft(robot(*arm()))
+    assert 'nothing' not in said
+    for word in ('action_frequency: 15.0', 'action_horizon: 20', 'cameras: [scene, wrist]'):
+        assert any(word in line and 'TODO' in line for line in said.splitlines()), word
+
+
 def test_every_mark_in_the_files_is_told_with_its_line(draft):
     _, files, said = draft(robot(*arm(), *hand()), '--base')
     for file in files:
         lines = file.read_text().splitlines()
-        marked = [i for i, line in enumerate(lines, 1) if 'TODO' in line and line[0] == ' ']
+        marked = [i for i, line in enumerate(lines, 1) if 'TODO' in line and line[0] != '#']
+        assert marked
         for number in marked:
             assert f'  {number}: {lines[number - 1].strip()}' in said
     assert 'arm.topic' in said and 'arm.max_acceleration' in said
@@ -288,6 +341,7 @@ def test_what_is_no_urdf_of_a_robot_is_refused_and_nothing_is_written(draft, tex
         (('--rate', '0'), 'action_frequency: expected a positive number'),
         (('--horizon', '-1'), 'action_horizon: expected a positive integer'),
         (('--camera', 'Top Camera'), 'cameras[0]'),
+        (('--camera', 'arm'), '--camera arm: expected another name than those of the parts'),
     ],
 )
 def test_wrong_options_are_refused_and_nothing_is_written(draft, options, message):

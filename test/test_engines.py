@@ -117,10 +117,10 @@ def _bins():
     return Bins(BinsConfig(**_shape()), tiny_tokenizer().normalizer)
 
 
-def _fast():
+def _fast(**changes):
     normalizer = tiny_tokenizer().normalizer
     chunks = normalizer.normalize(random_chunks(200))
-    return Fast.fit(FastConfig(**_shape(), vocab_size=400), normalizer, chunks)
+    return Fast.fit(FastConfig(**_shape(), vocab_size=400, **changes), normalizer, chunks)
 
 
 @pytest.mark.parametrize('engine', FASTER_OR_SLOW)

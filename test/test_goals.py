@@ -6,8 +6,6 @@ import signal
 import subprocess
 import sys
 import textwrap
-import threading
-import time
 
 import pytest
 
@@ -15,44 +13,15 @@ pytest.importorskip('rclpy')
 pytest.importorskip('faster_vla_msgs')
 
 from action_msgs.msg import GoalStatus
-from goal_helpers import Client, Result, start
+from goal_helpers import Client, Dispatcher, Result, SERVICE, start
 import policy_node_helpers as h
-from rclpy.executors import SingleThreadedExecutor
-from rclpy.node import Node
 from std_msgs.msg import String
-from std_srvs.srv import SetBool
+from std_srvs.srv import Trigger
 
 from faster_core.errors import DecodeError
+from faster_vla_msgs.msg import PolicyStatus
 
 pytestmark = pytest.mark.ros
-
-SERVICE = '/action_dispatcher/enable'
-
-
-class Dispatcher:
-    """The dispatcher's enable service, in a thread and an executor of its own."""
-
-    def __init__(self, context, rig):
-        self.calls, self.followed, self._rig = [], [], rig
-        self.answer, self.delay = (True, ''), 0.0
-        self._node = Node('action_dispatcher', context=context, use_global_arguments=False)
-        self._executor = SingleThreadedExecutor(context=context)
-        self._executor.add_node(self._node)
-        self._node.create_service(SetBool, SERVICE, self._on_enable)
-        self._thread = threading.Thread(target=self._executor.spin, daemon=True)
-        self._thread.start()
-
-    def _on_enable(self, request, response):
-        self.calls.append(request.data)
-        self.followed.append(self._rig.node.instruction if self._rig else None)
-        time.sleep(self.delay)
-        response.success, response.message = self.answer
-        return response
-
-    def close(self):
-        self._executor.shutdown()
-        self._thread.join(5.0)
-        self._node.destroy_node()
 
 
 @pytest.fixture
@@ -176,15 +145,101 @@ def test_instruction_on_the_topic_preempts_the_goal_and_is_followed(rig, dispatc
     assert not any(rig.moving_chunks()[0].goal_id.uuid)
 
 
-def test_instruction_on_the_topic_during_enabling_wins(rig, dispatcher):
+def test_instruction_on_the_topic_during_enabling_is_followed_once_motion_is_off(rig, dispatcher):
     dispatcher.delay = 0.5
     client = Client(rig)
     handle = client.send(motion=True)
     rig.spin_until(lambda: dispatcher.calls)
+    generation = rig.node.instructions.generation
     rig.instruction.publish(String(data='grasp the bowl'))
+    rig.spin_until(lambda: rig.node.instructions.generation > generation)
+    while rig.node.goals.running:
+        assert rig.node.instruction == ''
+        rig.executor.spin_once(timeout_sec=0.05)
+    assert dispatcher.calls == [True, False]
     assert client.result(handle)[1].error_code == Result.PREEMPTED
     assert rig.node.instruction == 'grasp the bowl'
-    assert dispatcher.calls == [True, False]
+
+
+@pytest.mark.parametrize('answer', ['refused', 'none'])
+def test_instruction_on_the_topic_is_dropped_where_motion_may_still_be_on(
+    rig, dispatcher, monkeypatch, answer
+):
+    client = Client(rig)
+    handle = start(rig, client, motion=True)
+    if answer == 'none':
+        monkeypatch.setattr('faster_vla_ros.goals.ENABLE_TIMEOUT', 0.2)
+        dispatcher.delay = 1.0
+    else:
+        dispatcher.answer = (False, 'busy')
+    rig.instruction.publish(String(data='grasp the bowl'))
+    assert client.result(handle)[1].error_code == Result.PREEMPTED
+    rig.wait_status(PolicyStatus.STATE_IDLE, 'refused: motion could not be disabled after the')
+    assert rig.node.instruction == ''
+    # Said again by somebody who has seen that, it is followed.
+    rig.say('grasp the bowl')
+    assert rig.node.instruction == 'grasp the bowl'
+
+
+@pytest.mark.parametrize('how', ['cancel', 'empty instruction', 'deactivate'])
+def test_what_waits_for_the_end_of_a_goal_can_be_taken_back(rig, dispatcher, how):
+    client = Client(rig)
+    handle = start(rig, client, motion=True)
+    dispatcher.delay = 1.0
+    rig.say('grasp the bowl')
+    assert rig.node.goals.running
+    if how == 'cancel':
+        assert rig.call(Trigger, 'cancel_instruction').message == 'cancelled'
+    elif how == 'deactivate':
+        rig.node.trigger_deactivate()
+        rig.node.trigger_activate()
+    else:
+        rig.say('')
+    client.result(handle)
+    rig.spin(0.2)
+    assert rig.node.instruction == ''
+
+
+def test_default_instruction_of_a_new_activation_waits_for_the_end_of_the_goal(context):
+    with h.rig(context, default_instruction='grasp the bowl') as rig:
+        dispatcher = Dispatcher(context, rig)
+        try:
+            rig.spin_until(rig.node.goals._enable.service_is_ready)
+            client = Client(rig)
+            handle = client.send(motion=True)
+            rig.spin_until(lambda: rig.node.instruction == 'grasp the cup')
+            dispatcher.delay = 0.5
+            rig.node.trigger_deactivate()
+            rig.node.trigger_activate()
+            assert rig.node.instruction == ''
+            assert client.result(handle)[1].error_code == Result.NOT_ACTIVE
+            assert dispatcher.calls == [True, False]
+            assert rig.node.instruction == 'grasp the bowl'
+        finally:
+            dispatcher.close()
+
+
+def test_policy_is_asked_once_about_a_goal_with_nothing_followed_meanwhile(rig, dispatcher):
+    rig.follow('grasp the bowl')
+    asked = []
+    rig.policy.check_instruction = lambda text: asked.append((text, rig.node.instruction))
+    client = Client(rig)
+    client.result(start(rig, client, motion=True, limit=0.3))
+    assert asked == [('grasp the cup', '')]
+
+
+def test_goal_that_is_ended_before_it_begins_enables_nothing(rig, dispatcher, monkeypatch):
+    goals = rig.node.goals
+    accepted = goals._new_goal
+
+    def preempted(**fields):
+        goal = accepted(**fields)
+        goal.end.set_result((Result.PREEMPTED, 'another instruction came'))
+        return goal
+
+    monkeypatch.setattr(goals, '_new_goal', preempted)
+    assert Client(rig).run(motion=True)[1].error_code == Result.PREEMPTED
+    assert dispatcher.calls == []
 
 
 def test_goal_of_an_inactive_node_is_aborted_without_motion(rig, dispatcher):

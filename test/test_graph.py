@@ -53,7 +53,7 @@ def test_simulation_runs_robot_dispatcher_and_policy_as_three_processes():
 
 
 def test_a_real_robot_starts_no_simulator():
-    graph = r1lite_wbc(sim=False)
+    graph = r1lite_wbc(sim=False, checkpoint='.')
     assert {n.name for n in graph.nodes} == {'guard', 'action_dispatcher', 'policy_node'}
     assert 'mujoco_robot' not in graph.stop_order
 
@@ -62,8 +62,8 @@ def test_the_policy_ends_first_and_the_robot_last_so_that_safe_commands_are_hear
     assert r1lite_wbc().stop_order == ('policy_node', 'action_dispatcher', 'guard', 'mujoco_robot')
 
 
-def test_only_the_dispatcher_has_commands_to_send_before_it_ends():
-    assert [n.name for n in r1lite_wbc().nodes if n.safe_stop] == ['action_dispatcher']
+def test_dispatcher_and_guard_have_commands_to_send_before_they_end():
+    assert [n.name for n in r1lite_wbc().nodes if n.safe_stop] == ['guard', 'action_dispatcher']
 
 
 def test_every_node_but_the_guard_has_a_ready_topic_of_its_own():
@@ -93,7 +93,7 @@ def test_chunks_reach_the_dispatcher_by_a_remapping():
 
 def test_simulation_enables_motion_by_itself_and_a_robot_does_not():
     assert _dispatcher(sim=True)['require_enable'] is False
-    assert _dispatcher(sim=False)['require_enable'] is True
+    assert _dispatcher(sim=False, checkpoint='.')['require_enable'] is True
 
 
 def test_auto_enable_can_be_switched_off_in_simulation():
@@ -290,7 +290,97 @@ def test_without_a_shipped_checkpoint_a_policy_needs_one_and_is_told_how(graph, 
     assert remote.node('policy_node').parameters['remote_embodiment'].endswith('.yaml')
 
 
+def test_a_real_robot_never_gets_the_checkpoint_of_the_simulation_unasked(tmp_path):
+    assert checkpoint_needed(r1lite_wbc()).name == 'r1_lite_demo'
+    with pytest.raises(ConfigError, match=r'checkpoint: the shipped one knows the built-in sim'):
+        r1lite_wbc(sim=False)
+    assert checkpoint_needed(r1lite_wbc(sim=False, checkpoint=str(tmp_path))) == tmp_path
+    remote = r1lite_wbc(sim=False, remote='workstation:7447')
+    shipped = str(ROOT / 'config' / 'embodiments' / 'r1_lite.yaml')
+    assert remote.node('policy_node').parameters['remote_embodiment'] == shipped
+    # Without a policy it needs none.
+    dispatcher = r1lite_wbc(sim=False, nodes=['action_dispatcher']).nodes[0]
+    assert dispatcher.parameters['embodiment'] == shipped
+
+
+# --- a robot of one's own ---------------------------------------------------------------------
+
+
+@pytest.mark.parametrize('sim', [True, False])
+def test_an_embodiment_file_takes_the_place_of_the_robots(tmp_path, sim):
+    path = tmp_path / 'mine.yaml'
+    path.write_text('name: mine')
+    graph = single_arm(sim=sim, embodiment=str(path), nodes=['action_dispatcher'])
+    assert graph.nodes[0].parameters['embodiment'] == str(path)
+    remote = single_arm(sim=sim, embodiment=str(path), remote='workstation:7447')
+    assert remote.node('policy_node').parameters['remote_embodiment'] == str(path)
+    with pytest.raises(ConfigError, match=r'embodiment: no file nowhere\.yaml'):
+        single_arm(sim=sim, embodiment='nowhere.yaml', nodes=['action_dispatcher'])
+
+
+def test_a_checkpoints_own_embodiment_cannot_be_replaced(tmp_path):
+    (tmp_path / 'embodiment.yaml').write_text('name: mine')
+    with pytest.raises(ConfigError, match='embodiment: the checkpoint has its own'):
+        single_arm(embodiment=str(tmp_path / 'embodiment.yaml'), checkpoint=str(tmp_path))
+    with pytest.raises(ConfigError, match='embodiment: the checkpoint has its own'):
+        r1lite_wbc(embodiment=str(tmp_path / 'embodiment.yaml'))
+
+
 # --- guard ------------------------------------------------------------------------------------
+
+
+def robot_file(folder, *, guard=None, output='twist', topic='cmd_vel'):
+    """Return the file of a robot with a base, and with a guard if there are parameters of one."""
+    base = {'components': ['base'], 'base.output': output, 'base.topic': topic}
+    nodes = {'action_dispatcher': {'ros__parameters': base}}
+    if guard is not None:
+        nodes['guard'] = {'ros__parameters': guard}
+    path = folder / 'mine.yaml'
+    path.write_text(yaml.safe_dump({'/**': nodes}))
+    return str(path)
+
+
+@pytest.mark.parametrize('sim', [True, False])
+def test_a_robot_file_with_a_guard_gets_one(tmp_path, sim):
+    file = robot_file(tmp_path, guard={'topics': ['cmd_vel']})
+    graph = single_arm(sim=sim, params_file=file, checkpoint='.')
+    assert 'guard' in {n.name for n in graph.nodes}
+    assert graph.stop_order.index('guard') > graph.stop_order.index('action_dispatcher')
+    without = robot_file(tmp_path)
+    assert 'guard' not in {
+        n.name for n in single_arm(sim=sim, params_file=without, checkpoint='.').nodes
+    }
+
+
+@pytest.mark.parametrize('kind', ['twist', 'twist_stamped'])
+@pytest.mark.parametrize('topic', ['cmd_vel', '/cmd_vel'])
+def test_the_guard_listens_for_what_the_dispatcher_sends(tmp_path, kind, topic):
+    def added(guard):
+        file = robot_file(tmp_path, guard=guard, output=kind, topic=topic)
+        return dict(single_arm(params_file=file, nodes=['guard']).nodes[0].parameters)
+
+    assert added({'topics': ['cmd_vel']}) == {'types': [kind]}
+    assert added({'timeout': 0.2}) == {'topics': [topic], 'types': [kind]}
+    assert added({'topics': ['cmd_vel'], 'types': [kind]}) == {}
+
+
+@pytest.mark.parametrize(
+    ('guard', 'words'),
+    [
+        ({'topics': ['cmd_vel'], 'types': ['twist_stamped']}, 'the dispatcher sends twist there'),
+        ({'topics': ['speed']}, 'every topic the base is driven by, and cmd_vel is missing'),
+    ],
+)
+def test_a_guard_that_would_hear_nothing_is_refused(tmp_path, guard, words):
+    file = robot_file(tmp_path, guard=guard)
+    with pytest.raises(ConfigError, match=words):
+        single_arm(params_file=file, nodes=['guard'])
+    # Left out on purpose, it is not judged.
+    assert single_arm(params_file=file, nodes=['action_dispatcher']).nodes
+
+
+def test_the_r1_lites_file_says_all_its_guard_needs():
+    assert r1lite_wbc().node('guard').parameters == {}
 
 
 @real_ones
@@ -304,7 +394,7 @@ def test_a_robot_file_without_a_guard_is_refused_where_a_base_must_be_watched(tm
     path.write_text('/**: {}')
     for sim in (True, False):
         with pytest.raises(ConfigError, match='says nothing of the guard'):
-            r1lite_wbc(params_file=str(path), sim=sim)
+            r1lite_wbc(params_file=str(path), sim=sim, checkpoint='.')
     # Left out on purpose, it is not missed.
     assert r1lite_wbc(params_file=str(path), nodes=['action_dispatcher', 'policy_node']).nodes
 

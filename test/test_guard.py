@@ -1,9 +1,11 @@
 """The guard: zeros when the dispatcher is killed while the base moves, and only then."""
 
+import dataclasses
 import os
 import signal
 import subprocess
 import sys
+import threading
 import time
 
 import pytest
@@ -11,7 +13,7 @@ import pytest
 pytest.importorskip('rclpy')
 pytest.importorskip('faster_vla_msgs')
 
-from dispatcher_rig import COMMANDS, DOMAIN, EARS, parameters, Rig
+from dispatcher_rig import COMMANDS, DOMAIN, EARS, LENIENT, parameters, ROBOT_FILE
 from geometry_msgs.msg import Twist, TwistStamped
 from project_files import ROOT
 from rclpy.executors import SingleThreadedExecutor
@@ -22,13 +24,17 @@ from std_msgs.msg import Float64MultiArray
 import yaml
 
 from faster_core.errors import ConfigError
-from faster_vla_ros.guard import Guard
+from faster_vla_ros.graph import r1lite_wbc
+from faster_vla_ros.guard import Guard, LAST_DUTY
+from faster_vla_ros.supervisor import Supervisor
 
 pytestmark = pytest.mark.ros
 
 TIMEOUT = 0.1
 # What the issue allows from the kill to the zero at an independent observer (s).
 ALLOWED = 0.25
+# After this long a process that was just discovered hears us too (s).
+HEARD = 1.0
 
 
 def make_guard(**values):
@@ -40,18 +46,24 @@ def make_guard(**values):
 
 
 class Robot:
-    """A base that keeps its last target, and who commands it, beside a guard in this process."""
+    """A base that keeps its last target, and who commands it; a guard in this process or not."""
 
-    def __init__(self, kind=TwistStamped, name='twist_stamped'):
+    def __init__(self, kind=TwistStamped, name='twist_stamped', *, guarded=True):
         context = kept_context(DOMAIN)
         self.node = Node('base', context=context, use_global_arguments=False)
-        self.guard = make_guard(topics=['speed'], types=[name], timeout=TIMEOUT, duration=0.4)
         self.executor = SingleThreadedExecutor(context=context)
         self.executor.add_node(self.node)
-        self.executor.add_node(self.guard)
+        self.guard = None
+        if guarded:
+            self.guard = make_guard(topics=['speed'], types=[name], timeout=TIMEOUT, duration=0.4)
+            self.executor.add_node(self.guard)
         self.heard = []
         self.node.create_subscription(kind, 'speed', self.heard.append, EARS)
         self.commands = self.node.create_publisher(kind, 'speed', 1)
+        if guarded:
+            self.meet_guard()
+
+    def meet_guard(self):
         self.until(lambda: self.commands.get_subscription_count() == 2)
         self.until(lambda: self.node.count_publishers('speed') == 2)
 
@@ -75,15 +87,16 @@ class Robot:
     def close(self):
         self.executor.shutdown()
         self.node.destroy_node()
-        self.guard.destroy_node()
+        if self.guard is not None:
+            self.guard.destroy_node()
 
 
 @pytest.fixture
 def make_robot():
     robots = []
 
-    def make(*args):
-        robots.append(Robot(*args))
+    def make(*args, **kwargs):
+        robots.append(Robot(*args, **kwargs))
         return robots[-1]
 
     yield make
@@ -201,9 +214,9 @@ def start(tmp_path):
         process.wait(timeout=20)
 
 
-def killed_while_driving(start, *, guarded):
+def killed_while_driving(start, make_rig, *, guarded):
     """Kill the dispatcher at speed; return the rig, the moment and the process of the guard."""
-    rig = Rig(dispatcher=False)
+    rig = make_rig(dispatcher=False)
     topic = COMMANDS['base'][1]
     guard = None
     if guarded:
@@ -216,27 +229,103 @@ def killed_while_driving(start, *, guarded):
     return rig, killed, guard
 
 
-def test_a_killed_dispatcher_is_followed_by_zeros_within_the_time_allowed(start):
-    rig, killed, guard = killed_while_driving(start, guarded=True)
-    try:
-        rig.spin(1.0)
-        after = [(m, t) for m, t in rig.sent['base'] if t > killed]
-        zeros = [t for m, t in after if m.twist.linear.x == 0.0]
-        assert zeros
-        delay = (zeros[0] - killed) / 1e9
-        print(f'zeros {delay * 1e3:.0f} ms after SIGKILL')
-        assert delay <= ALLOWED
-        guard.send_signal(signal.SIGTERM)
-        assert guard.wait(timeout=20) == 0
-    finally:
-        rig.close()
+def test_a_killed_dispatcher_is_followed_by_zeros_within_the_time_allowed(start, make_rig):
+    rig, killed, guard = killed_while_driving(start, make_rig, guarded=True)
+    rig.spin(1.0)
+    after = [(m, t) for m, t in rig.sent['base'] if t > killed]
+    zeros = [t for m, t in after if m.twist.linear.x == 0.0]
+    assert zeros
+    delay = (zeros[0] - killed) / 1e9
+    print(f'zeros {delay * 1e3:.0f} ms after SIGKILL')
+    assert delay <= ALLOWED
+    guard.send_signal(signal.SIGTERM)
+    assert guard.wait(timeout=20) == 0
 
 
-def test_without_a_guard_a_latching_chassis_drives_on(start):
-    rig, killed, _ = killed_while_driving(start, guarded=False)
-    try:
-        rig.spin(1.0)
-        assert rig.base_speeds[-1] > 0.1
-        assert not [t for _, t in rig.sent['base'] if t > killed + 50_000_000]
-    finally:
-        rig.close()
+def test_without_a_guard_a_latching_chassis_drives_on(start, make_rig):
+    rig, killed, _ = killed_while_driving(start, make_rig, guarded=False)
+    rig.spin(1.0)
+    assert rig.base_speeds[-1] > 0.1
+    assert not [t for _, t in rig.sent['base'] if t > killed + 50_000_000]
+
+
+def test_zeros_come_although_all_is_ended_when_the_dispatcher_is_killed(make_rig, tmp_path):
+    """Launch and `faster-vla up` end every process when one ends: the guard is among them."""
+    robot = yaml.safe_load(ROBOT_FILE.read_text())
+    robot['/**']['action_dispatcher']['ros__parameters'] |= LENIENT
+    file = tmp_path / 'robot.yaml'
+    file.write_text(yaml.safe_dump(robot))
+    graph = r1lite_wbc(params_file=str(file), nodes=['guard', 'action_dispatcher'])
+    # The rig's chunks come without a policy node.
+    nodes = tuple(dataclasses.replace(n, remappings=()) for n in graph.nodes)
+    graph = dataclasses.replace(graph, nodes=nodes)
+    rig = make_rig(dispatcher=False)
+    environment = {'ROS_DOMAIN_ID': str(DOMAIN), 'OMP_NUM_THREADS': '1'}
+    with Supervisor(graph, environment=environment) as supervisor:
+        rig.until(lambda: rig.node.count_publishers(COMMANDS['base'][1]) == 2, 'both')
+        rig.spin(HEARD)
+        rig.drive(0.15)
+
+        def end_all():
+            supervisor.wait(threading.Event())
+            supervisor.stop()
+
+        ender = threading.Thread(target=end_all)
+        os.kill(supervisor.pid('action_dispatcher'), signal.SIGKILL)
+        killed = time.time_ns()
+        ender.start()
+        rig.until(lambda: not ender.is_alive(), 'the end of all')
+    zeros = [t for m, t in rig.sent['base'] if t > killed and m.twist.linear.x == 0.0]
+    assert len(zeros) >= 3
+    print(f'zeros {(zeros[0] - killed) / 1e6:.0f} ms after SIGKILL')
+    assert (zeros[0] - killed) / 1e9 <= ALLOWED
+    # It goes on for its duration: one message may get lost.
+    assert (zeros[-1] - zeros[0]) / 1e9 > 1.5
+
+
+# --- asked to end ---------------------------------------------------------------------------
+
+
+@pytest.fixture
+def apart(make_robot, start):
+    """Return (robot, process of its guard)."""
+    robot = make_robot(guarded=False)
+    values = {'topics': ['speed'], 'timeout': TIMEOUT, 'duration': 0.5}
+    process = start('faster_vla_ros.guard', values, 'guard')
+    robot.meet_guard()
+    return robot, process
+
+
+@pytest.mark.parametrize('number', [signal.SIGINT, signal.SIGTERM, signal.SIGHUP])
+def test_asked_to_end_while_the_newest_command_moves_it_sends_its_zeros_first(apart, number):
+    robot, guard = apart
+    robot.command(stamped(), HEARD)
+    guard.send_signal(number)
+    robot.until(lambda: guard.poll() is not None)
+    assert guard.returncode == 0
+    robot.spin(0.1)
+    zeros = [m for m in robot.heard if m.twist.linear.x == 0.0]
+    assert len(zeros) >= 5
+    assert robot.heard[-1].twist.linear.x == 0.0
+
+
+def test_asked_to_end_at_rest_it_ends_and_sends_nothing(apart):
+    robot, guard = apart
+    robot.command(stamped(), HEARD)
+    robot.command(stamped(0.0), 0.1)
+    count, asked = len(robot.heard), time.monotonic()
+    guard.send_signal(signal.SIGINT)
+    robot.until(lambda: guard.poll() is not None)
+    assert guard.returncode == 0
+    assert len(robot.heard) <= count + 1  # one may have been on its way
+    assert time.monotonic() - asked < LAST_DUTY
+
+
+def test_commands_that_do_not_cease_do_not_keep_it(apart):
+    robot, guard = apart
+    robot.command(stamped(), HEARD)
+    guard.send_signal(signal.SIGINT)
+    robot.command(stamped(), LAST_DUTY + 1.0)
+    robot.until(lambda: guard.poll() is not None)
+    assert guard.returncode == 0
+    assert all(m.twist.linear.x == 0.2 for m in robot.heard)

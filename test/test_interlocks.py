@@ -1,5 +1,6 @@
 """Who else has a say: teleoperation, the remote control's mode, topics nobody may publish on."""
 
+import itertools
 import types
 
 import pytest
@@ -7,30 +8,20 @@ import pytest
 pytest.importorskip('rclpy')
 pytest.importorskip('faster_vla_msgs')
 
-from dispatcher_rig import COMMANDS, Rig
+from dispatcher_rig import COMMANDS
 from geometry_msgs.msg import Point, PointStamped, TwistStamped
+from robot_files import Publishing
 from sensor_msgs.msg import JointState
-from std_msgs.msg import Int32, String
+from std_msgs.msg import Bool, Int32, String
 
 from faster_core.errors import FasterVlaError
 from faster_vla_msgs.msg import DispatcherState
+from faster_vla_ros.action_dispatcher import NUM_ZEROS
 from faster_vla_ros.interlocks.any_topic import message_class
+from faster_vla_ros.interlocks.estop import EmergencyStop
 from faster_vla_ros.interlocks.takeover import PATIENCE, Takeover, UNKNOWN
 
 pytestmark = pytest.mark.ros
-
-
-@pytest.fixture
-def make_rig():
-    rigs = []
-
-    def make(**changes):
-        rigs.append(Rig(**changes))
-        return rigs[-1]
-
-    yield make
-    for rig in rigs:
-        rig.close()
 
 
 def silent(rig, seconds=0.4):
@@ -138,6 +129,28 @@ def test_a_remote_control_that_falls_silent_takes_the_permission_along(make_rig)
     rig.node.destroy_timer(timer)
     rig.until(lambda: not rig.state.enabled, 'disabled')
     assert 'not told for 0.5 s' in rig.state.message
+    # Nobody else commands: it brakes, and the chassis, which latches, is told zero.
+    speeds = rig.base_speeds
+    rig.until(lambda: rig.base_speeds[-1] == 0.0, 'zeros')
+    assert max(abs(a - b) for a, b in itertools.pairwise(speeds[-20:])) < 0.1
+    count = len(rig.base_speeds)
+    rig.dispatcher.leave()
+    rig.spin(0.2)
+    assert rig.base_speeds[count:].count(0.0) >= NUM_ZEROS
+
+
+def test_a_remote_control_last_heard_long_before_the_end_does_not_end_the_braking(make_rig):
+    rig = make_rig(**PERMIT, permit__timeout=0.1)
+    remote = rig.node.create_publisher(Int32, 'controller', 1)
+    timer = rig.node.create_timer(0.02, lambda: remote.publish(Int32(data=5)))
+    rig.drive()
+    count = len(rig.base_speeds)
+    rig.dispatcher.leave()  # nothing is heard meanwhile, and braking takes longer
+    rig.node.destroy_timer(timer)
+    rig.spin(0.2)
+    ending = rig.base_speeds[count:]
+    assert ending[0] > 0.0
+    assert ending[-NUM_ZEROS:] == [0.0] * NUM_ZEROS
 
 
 def test_the_mode_may_be_a_field_of_a_field(make_rig):
@@ -214,8 +227,8 @@ def test_in_a_dry_run_nobody_is_told_anything(make_rig):
 class _Graph:
     """A node that sees publishers of these names on every topic."""
 
-    def __init__(self, *names):
-        self.names = names
+    def __init__(self, *names, kind=''):
+        self.names, self.kind = names, kind
 
     def get_name(self):
         return 'action_dispatcher'
@@ -227,7 +240,10 @@ class _Graph:
         return topic
 
     def get_publishers_info_by_topic(self, topic):
-        return [types.SimpleNamespace(node_name=n, node_namespace='/') for n in self.names]
+        return [
+            types.SimpleNamespace(node_name=n, node_namespace='/', topic_type=self.kind)
+            for n in self.names
+        ]
 
 
 def test_we_ourselves_and_the_guard_are_no_rivals_and_everybody_else_is():
@@ -238,6 +254,48 @@ def test_we_ourselves_and_the_guard_are_no_rivals_and_everybody_else_is():
     graph.names = ('action_dispatcher', 'teleop')
     takeover.look()
     assert takeover.reason == 'teleop, which publishes on /cmd_vel'
+
+
+def test_a_second_dispatcher_of_our_name_is_a_rival():
+    graph = _Graph('action_dispatcher', 'action_dispatcher')
+    takeover = Takeover(graph, topics=[], own_topics=['/cmd_vel'], timeout=0.5)
+    takeover.look()
+    assert takeover.reason == 'action_dispatcher, which publishes on /cmd_vel'
+    assert takeover.shared
+    both = Takeover(graph, topics=[], own_topics=['/cmd_vel', '/cmd_vel'], timeout=0.5)
+    both.look()
+    assert not both.reason  # two components of ours on one topic
+
+
+def test_a_declared_topic_of_a_type_that_is_not_installed_keeps_motion_off():
+    graph = _Graph('joystick', kind='hdas_msg/msg/ControllerSignalStamped')
+    takeover = Takeover(graph, topics=['/joy'], own_topics=[], timeout=0.5)
+    takeover.look()
+    assert 'hdas_msg/msg/ControllerSignalStamped is not installed' in takeover.reason
+
+
+def test_a_press_of_the_emergency_stop_counts_although_it_was_let_go_at_once():
+    node = Publishing()
+    taken = []
+    node.create_subscription = lambda *given, **_: taken.append(given[2])
+    estop = EmergencyStop(node, 0.0)
+    assert not estop.take_press()
+    taken[0](Bool(data=True))
+    taken[0](Bool(data=False))
+    assert not estop.reason
+    assert estop.take_press() == 'estop'
+    assert not estop.take_press()
+
+
+def test_without_require_enable_motion_waits_for_the_interlocks(make_rig):
+    rig = make_rig(**PERMIT, require_enable=False)
+    rig.until(rig.connected)
+    rig.spin(0.5)
+    assert not rig.state.enabled
+    remote = rig.node.create_publisher(Int32, 'controller', 1)
+    timer = rig.node.create_timer(0.05, lambda: remote.publish(Int32(data=5)))
+    rig.until(lambda: rig.state.enabled, 'enabled by itself')
+    rig.node.destroy_timer(timer)
 
 
 def test_a_publisher_without_a_name_is_a_rival_only_when_it_stays_so():

@@ -23,9 +23,10 @@ R1_LITE = 'r1lite_wbc'
 # Graph, and arguments as a person types them after `ros2 launch`.
 ARGUMENT_SETS = [
     (R1_LITE, {}),
-    (R1_LITE, {'sim': 'false'}),
+    (R1_LITE, {'sim': 'false', 'checkpoint': '.'}),
     (R1_LITE, {'dry_run': 'true', 'auto_enable': 'false'}),
-    (R1_LITE, {'sim': 'false', 'dry_run': 'true', 'instruction': 'drive to the yellow post'}),
+    (R1_LITE, {'sim': 'false', 'dry_run': 'true', 'nodes': 'guard,action_dispatcher'}),
+    (R1_LITE, {'sim': 'false', 'remote': 'pc:7447', 'instruction': 'drive to the yellow post'}),
     (R1_LITE, {'use_sim_time': 'true', 'vendor_images': 'true', 'seed': '7', 'task': 'pick_red'}),
     (R1_LITE, {'instruction': 'yes', 'task': '', 'namespace': 'robot1'}),
     ('single_arm', {'nodes': 'mujoco_robot, action_dispatcher'}),
@@ -37,6 +38,7 @@ ARGUMENT_SETS = [
 REFUSED = [
     ({'sim': 'false', 'auto_enable': 'true'}, 'explicit enable'),
     ({'sim': 'false', 'use_sim_time': 'true'}, 'use_sim_time'),
+    ({'sim': 'false'}, 'checkpoint: the shipped one'),
     ({'sim': 'maybe'}, 'sim: expected true or false'),
     ({'seed': 'one'}, 'seed: expected a whole number'),
     ({'params_file': 'nowhere.yaml'}, 'no file'),

@@ -5,19 +5,17 @@ import pytest
 pytest.importorskip('rclpy')
 pytest.importorskip('faster_vla_msgs')
 
-from dispatcher_rig import Rig
+from dispatcher_rig import parameters
 from rclpy.parameter import Parameter
 
 pytestmark = pytest.mark.ros
 
-CONFIGURED = [0.25, 0.25, 0.5]
+CONFIGURED = parameters()['base.max_velocity']
 
 
 @pytest.fixture
-def rig():
-    rig = Rig()
-    yield rig
-    rig.close()
+def rig(make_rig):
+    return make_rig()
 
 
 def change(rig, **values):
@@ -40,8 +38,9 @@ def test_a_lower_speed_holds_from_the_next_command_on(rig):
 def test_a_limit_may_be_raised_again_but_not_beyond_what_was_configured(rig):
     assert not change(rig, base__max_velocity=[0.1, 0.1, 0.1])
     assert not change(rig, base__max_velocity=CONFIGURED)
-    why = change(rig, base__max_velocity=[0.25, 0.3, 0.5])
-    assert 'base.max_velocity: found [0.25, 0.3, 0.5], expected at most [0.25, 0.25, 0.5]' in why
+    more = [CONFIGURED[0], 0.3, CONFIGURED[2]]
+    why = change(rig, base__max_velocity=more)
+    assert f'base.max_velocity: found {more}, expected at most {CONFIGURED}' in why
     assert list(rig.dispatcher.get_parameter('base.max_velocity').value) == CONFIGURED
 
 

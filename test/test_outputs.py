@@ -1,5 +1,7 @@
 """Outputs: values of a component to one message, and what does not fit is refused by name."""
 
+import types
+
 import numpy as np
 import pytest
 
@@ -7,10 +9,11 @@ pytest.importorskip('rclpy')
 pytest.importorskip('faster_vla_msgs')
 
 from builtin_interfaces.msg import Time
+from robot_files import Publishing
 
 from faster_core.embodiment import Component, Kind
 from faster_core.errors import ConfigError
-from faster_core.execution.state import Tick
+from faster_core.execution.state import Action, Tick
 from faster_vla_ros import outputs
 from faster_vla_ros.outputs import OutputConfig
 from faster_vla_ros.outputs.wire import Wire
@@ -102,34 +105,12 @@ def test_what_does_not_fit_is_refused_by_name(output, component, config, words):
     assert not [word for word in words if word not in str(error.value)]
 
 
-class _Publisher:
-    def __init__(self, topic, log):
-        self._topic, self._log = topic, log
-
-    def publish(self, message):
-        self._log.append((self._topic, message))
-
-
-class _Node:
-    def __init__(self):
-        self.log = []
-
-    def get_parameters_by_prefix(self, prefix):
-        return {}
-
-    def resolve_topic_name(self, topic):
-        return topic
-
-    def create_publisher(self, kind, topic, profile, **options):
-        return _Publisher(topic, self.log)
-
-
 class _Robot:
     action = (ARM, BASE)
 
 
 def _wire(**names):
-    node = _Node()
+    node = Publishing()
     components = {c.name: c for c in _Robot.action}
     made = {
         name: (
@@ -143,7 +124,7 @@ def _wire(**names):
 
 def tick(**commands):
     """Return a tick that commands these values."""
-    return Tick(commands=commands, state=None)
+    return Tick(commands=commands, state=types.SimpleNamespace(action=Action.FOLLOW))
 
 
 def test_the_wire_sends_what_is_commanded_and_is_silent_about_the_rest():

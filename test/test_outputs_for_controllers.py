@@ -12,13 +12,14 @@ from action_msgs.msg import GoalStatus
 from builtin_interfaces.msg import Time
 import control_msgs_stand_in
 from rclpy.task import Future
+from robot_files import Publishing
 
 from faster_core.embodiment import Component, Kind
 from faster_core.errors import ConfigError
-from faster_core.execution.state import Tick
+from faster_core.execution.state import Action, Tick
 from faster_core.execution.trajectory import Trajectory
 from faster_vla_ros import outputs
-from faster_vla_ros.outputs import OutputConfig
+from faster_vla_ros.outputs import channels, OutputConfig
 from faster_vla_ros.outputs import wire as wire_module
 from faster_vla_ros.outputs.channels import ActionChannel
 from faster_vla_ros.outputs.wire import Wire
@@ -139,6 +140,7 @@ class _Client:
 
     def __init__(self, ready=True):
         self.ready, self.goals, self.answers, self.results = ready, [], [], []
+        self.cancelled = []
 
     def server_is_ready(self):
         return self.ready
@@ -151,8 +153,13 @@ class _Client:
     def accept(self, which=-1, accepted=True):
         self.results.append(Future())
         result = self.results[-1]
+        goal = self.goals[which]
         self.answers[which].set_result(
-            types.SimpleNamespace(accepted=accepted, get_result_async=lambda: result)
+            types.SimpleNamespace(
+                accepted=accepted,
+                get_result_async=lambda: result,
+                cancel_goal_async=lambda: self.cancelled.append(goal),
+            )
         )
 
     def finish(self, which=-1, status=GoalStatus.STATUS_SUCCEEDED, text=''):
@@ -194,11 +201,84 @@ def test_a_goal_waits_for_its_server(failures):
     client = _Client(ready=False)
     made = channel(client, failures)
     made.send('a')
-    assert made.waiting
+    made.poll()
+    assert failures == ['there is no server']
     client.ready = True
     made.poll()
     assert client.goals == ['a']
-    assert not made.waiting
+    made.poll()
+    assert client.goals == ['a']
+
+
+def test_a_goal_lost_with_its_server_is_sent_to_the_next_one(failures):
+    client = _Client()
+    made = channel(client, failures)
+    made.send('a')
+    client.accept()
+    client.ready = False  # its result never comes
+    made.poll()
+    made.poll()
+    assert failures == ['there is no server']
+    client.ready = True
+    made.poll()
+    assert client.goals == ['a', 'a']
+    client.finish(0)  # an answer of the old one changes nothing
+    made.send('b')
+    assert client.goals == ['a', 'a']
+
+
+def test_a_trajectory_without_a_server_fails_and_does_not_go_out_later(failures):
+    client = _Client(ready=False)
+    made = channel(client, failures, one_at_a_time=False)
+    made.send('a')
+    client.ready = True
+    made.poll()
+    assert not client.goals
+    assert failures == ['there is no server']
+
+
+def test_a_trajectory_lost_with_its_server_fails(failures):
+    client = _Client()
+    made = channel(client, failures, one_at_a_time=False)
+    made.send('a')
+    client.accept()
+    client.ready = False
+    made.poll()
+    made.poll()
+    assert failures == ['there is no server']
+
+
+def test_a_rejected_goal_is_tried_again_after_a_while(failures, monkeypatch):
+    now = [100.0]
+    monkeypatch.setattr(channels.time, 'perf_counter', lambda: now[0])
+    client = _Client()
+    made = channel(client, failures)
+    made.send('a')
+    client.accept(accepted=False)
+    made.poll()
+    assert client.goals == ['a']
+    now[0] += channels.RETRY
+    made.poll()
+    assert client.goals == ['a', 'a']
+
+
+@pytest.mark.parametrize('accepted_before', [True, False])
+def test_a_cancelled_goal_is_cancelled_at_its_server_also_if_its_answer_is_still_to_come(
+    failures, accepted_before
+):
+    client = _Client()
+    made = channel(client, failures)
+    made.send('a')
+    if accepted_before:
+        client.accept()
+    made.send('b')
+    made.cancel()
+    if not accepted_before:
+        client.accept()
+    assert client.cancelled == ['a']
+    client.finish(status=GoalStatus.STATUS_CANCELED)
+    assert client.goals == ['a']
+    assert not failures
 
 
 def test_a_goal_nobody_wishes_for_any_more_is_not_sent(failures):
@@ -245,20 +325,6 @@ def test_a_goal_that_was_replaced_did_not_fail(failures):
 # --- the wire --------------------------------------------------------------------------------
 
 
-class _Node:
-    def __init__(self):
-        self.log = []
-
-    def get_parameters_by_prefix(self, prefix):
-        return {}
-
-    def resolve_topic_name(self, topic):
-        return topic
-
-    def create_publisher(self, kind, topic, profile, **options):
-        return types.SimpleNamespace(publish=lambda message: self.log.append((topic, message)))
-
-
 class _Robot:
     action = (ARM, GRIPPER, BASE)
 
@@ -268,7 +334,7 @@ def rig(monkeypatch, control_msgs):
     client = _Client()
     monkeypatch.setattr(wire_module, 'ActionClient', lambda *_: client)
     config = OutputConfig(topic='way', action='grip', deadband=0.004)
-    node, told = _Node(), []
+    node, told = Publishing(), []
     made = Wire(
         node,
         _Robot,
@@ -281,14 +347,14 @@ def rig(monkeypatch, control_msgs):
     return types.SimpleNamespace(node=node, client=client, wire=made, told=told)
 
 
-def tick(gripper, *, way=None):
+def tick(gripper, *, way=None, action=Action.FOLLOW):
     silent = gripper is None
     value = None if silent else np.array([gripper])
     return Tick(
         commands={'arm': None if silent else np.zeros(2), 'gripper': value, 'base': None},
         goals={'arm': None if silent else np.zeros(2), 'gripper': value},
         trajectories={} if way is None else {'arm': way},
-        state=None,
+        state=types.SimpleNamespace(action=action),
     )
 
 
@@ -320,3 +386,22 @@ def test_a_failed_gripper_goal_is_told_by_component_and_stops_nothing(rig):
     rig.wire.send(tick(0.05), STAMP)
     rig.client.accept(accepted=False)
     assert rig.told == [('gripper', 'gripper (grip): the goal was rejected', False)]
+
+
+def test_a_stop_cancels_the_grippers_goal_and_sends_no_other_until_motion_goes_on(rig):
+    rig.wire.send(tick(0.02), STAMP)
+    rig.client.accept()
+    for _ in range(3):
+        rig.wire.send(tick(0.045, action=Action.STOP), STAMP)
+    assert [g.command.position for g in rig.client.cancelled] == [0.02]
+    rig.client.finish(status=GoalStatus.STATUS_CANCELED)
+    rig.wire.send(tick(0.045, action=Action.STOP), STAMP)
+    assert len(rig.client.goals) == 1
+    rig.wire.send(tick(0.02), STAMP)
+    assert [g.command.position for g in rig.client.goals] == [0.02, 0.02]
+
+
+def test_an_action_without_server_is_named(rig):
+    assert not rig.wire.without_server
+    rig.client.ready = False
+    assert rig.wire.without_server == ('grip',)

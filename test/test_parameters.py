@@ -203,3 +203,23 @@ def test_changeable_parameters_are_checked_and_handed_over_together(context):
     assert node.get_parameter('seed').value == 5
     assert len(seen) == 2
     node.destroy_node()
+
+
+def test_camera_and_source_that_are_dropped_leave_no_unknown_parameters(context):
+    given = GOOD | {'cameras': ['front', 'left'], 'state_sources': ['arm', 'base']}
+    given |= {'base.type': 'twist', 'arm.scale': 2.0}
+    node = make_node(context, parameter_overrides=h.overrides(given))
+    try:
+        policy_parameters.read(node)
+        assert node.has_parameter('left.timeout')
+        node.set_parameters(h.overrides({'cameras': ['front'], 'left.timeout': 3.0}))
+        config = policy_parameters.read(node)
+        assert set(config.cameras) == {'front'}
+        assert config.sources['arm'].scale == 2.0
+        assert not node.has_parameter('left.timeout')
+        # What was given by name stays, and is refused as ever.
+        node.set_parameters(h.overrides({'state_sources': ['arm']}))
+        with pytest.raises(ConfigError, match=r'unknown parameters: base\.type$'):
+            policy_parameters.read(node)
+    finally:
+        node.destroy_node()

@@ -8,9 +8,9 @@ from hypothesis import strategies as st
 import numpy as np
 import pytest
 
-from faster_core.execution.plan import Plan, splice, step_columns
+from faster_core.execution.plan import held_columns, Plan, splice, step_columns
 
-SWITCHING = step_columns(TOY)
+SWITCHING, HOLDING = step_columns(TOY), held_columns(TOY)
 HAND = TOY.action_slices['hand']
 PROPERTY = settings(max_examples=50, deadline=None)
 REST = np.zeros(5)
@@ -31,6 +31,7 @@ def join(values, *, old=None, anchor=None, first=0, stamp=START, blend_steps=0, 
         times=new.row_times[first:],
         values=new.values[first:],
         rest=rest,
+        holding=HOLDING,
         switching=SWITCHING,
         blend_steps=blend_steps,
         sequence_id=2,
@@ -132,6 +133,12 @@ def test_beyond_the_old_plans_end_the_blend_starts_from_rest_not_from_its_last_v
     spliced = join(rows(base=(0.0, 0.0)), old=old, stamp=START + 0.1, blend_steps=3)
     base = spliced.values[spliced.first_row :, 3]
     assert base == pytest.approx([0.75 * 0.5] + [0.0] * 7)
+
+
+def test_beyond_the_old_plans_end_positions_blend_from_where_it_would_have_led():
+    old = plan_of(rows(3, arm=(0.6, 0.6)))  # ends at START + 0.3
+    spliced = join(rows(arm=(0.6, 0.6)), old=old, stamp=START + 0.2, blend_steps=5, rest=REST)
+    assert spliced.values[spliced.first_row :, :2] == pytest.approx(0.6)  # not back towards rest
 
 
 def test_without_an_old_plan_the_blend_starts_from_rest():

@@ -5,10 +5,13 @@ import pytest
 pytest.importorskip('rclpy')
 pytest.importorskip('faster_vla_msgs')
 
+from goal_helpers import Client, Result, start
 import policy_node_helpers as h
 from rosgraph_msgs.msg import Clock
-from std_srvs.srv import SetBool
+from std_msgs.msg import String
+from std_srvs.srv import SetBool, Trigger
 
+from faster_vla_msgs.msg import PolicyStatus
 from faster_vla_ros.conversions import stamp_from_seconds
 
 pytestmark = pytest.mark.ros
@@ -102,6 +105,45 @@ def test_hold_and_status_carry_simulated_time(simulated):
     rig.spin_until(lambda: rig.chunks[-1].num_steps == 0)
     assert rig.chunks[-1].header.stamp == stamp_from_seconds(50.2)
     assert rig.status.header.stamp.sec == 50
+
+
+def test_goals_end_by_cancel_and_by_their_time_while_the_clock_stands_still(simulated):
+    rig, simulation = simulated
+    simulation.set(10.0)
+    client = Client(rig)
+    handle = start(rig, client)
+    handle.cancel_goal_async()
+    assert client.result(handle)[1].error_code == Result.PREEMPTED
+    assert client.run(limit=0.3)[1].error_code == Result.TIME_LIMIT_REACHED
+
+
+def test_without_a_clock_inputs_grow_stale_and_a_goal_runs_out_of_chunks(context):
+    options = {'use_sim_time': True, 'observation_timeout': 0.5, 'head.timeout': 0.1}
+    with h.rig(context, **options) as rig:
+        client = Client(rig)
+        handle = start(rig, client)
+        rig.wait_status(PolicyStatus.STATE_STALE_OBSERVATION, 'head (/head): no message yet')
+        assert client.result(handle)[1].error_code == Result.OBSERVATION_TIMEOUT
+
+
+def test_simulation_slower_than_real_time_makes_nothing_late(context):
+    options = {'use_sim_time': True, 'observation_timeout': 0.4, 'head.timeout': 0.2}
+    with h.rig(context, **options) as rig:
+        simulation = Simulation(rig)
+        simulation.set(10.0)
+        rig.instruction.publish(String(data='grasp the cup'))
+        rig.spin_until(lambda: rig.node.instructions.last)
+        simulation.sense(10.05)
+        rig.spin_until(rig.moving_chunks)
+        assert rig.call(Trigger, 'start_instruction').success
+        rig.statuses.clear()
+        rig.spin(1.0)
+        simulation.set(10.15)
+        assert rig.node.goals.running
+        stale = PolicyStatus.STATE_STALE_OBSERVATION
+        assert stale not in [s.state for s in rig.statuses]
+        simulation.set(10.3)
+        rig.wait_status(stale, 'head (/head): no message for 0.2 s')
 
 
 def test_two_policy_nodes_in_two_namespaces_do_not_hear_each_other(context):

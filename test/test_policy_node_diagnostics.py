@@ -11,6 +11,7 @@ pytest.importorskip('faster_vla_msgs')
 from diagnostic_msgs.msg import DiagnosticArray, DiagnosticStatus
 import policy_node_helpers as h
 from rclpy.node import Node
+from sensor_msgs.msg import JointState
 import yaml
 
 from faster_core import paths
@@ -95,7 +96,7 @@ def test_input_is_stale_before_its_first_message_then_ok_then_an_error(context):
         assert head.level == STALE
         assert 'head (/head): no message yet' in head.message
         rig.sense()
-        rig.spin_until(lambda: rig.node.inputs.ever_seen('wrist_right'))
+        rig.spin_until(lambda: rig.node.inputs.rates.ever_seen('wrist_right'))
         tasks = ears.now()
         assert tasks['input/head'].level in (OK, WARN)  # one message in a second is a low rate
         assert float(values(tasks['input/head'])['age_ms']) < 300.0
@@ -196,6 +197,47 @@ def test_memory_of_an_accelerator_is_that_of_its_allocator(monkeypatch):
     found = device_memory(types.SimpleNamespace(model=model))
     assert (found['allocated'], found['reserved'], found['used']) == (3072.0, 4096.0, 0.75)
     assert 'Accelerator' in found['name']
+
+
+def test_device_that_does_not_answer_is_an_error_and_not_the_end_of_the_process(rig, monkeypatch):
+    def fail(_):
+        raise RuntimeError('CUDA error: device-side assert triggered\nCompile with ...')
+
+    monkeypatch.setattr('faster_vla_ros.policy_diagnostics.device_memory', fail)
+    device = Ears(rig).now()['device']
+    assert device.level == ERROR
+    expected = 'the device does not answer: CUDA error: device-side assert triggered'
+    assert device.message == expected
+
+
+def test_silent_source_is_not_hidden_by_another_one_on_its_topic(context):
+    names = [f'joint{i}' for i in range(6)]
+    options = {
+        'left_arm.topic': '/joint_states',
+        'left_arm.mapping': 'by_name',
+        'left_arm.joints': names,
+        'left_gripper.topic': '/joint_states',
+        'left_gripper.mapping': 'by_name',
+        'left_gripper.joints': ['finger'],
+    }
+    with h.rig(context, up=False, **options) as rig:
+        for name in ('left_arm', 'left_gripper'):
+            rig.robot.destroy_publisher(rig.feedback[name])
+            rig.feedback[name] = rig.robot.create_publisher(JointState, '/joint_states', 10)
+        ears = Ears(rig.up())
+        arm = h.joint_state(rig.now(), [0.0] * 6, names=names)
+        rig.feedback['left_arm'].publish(arm)
+        rig.spin_until(lambda: rig.node.inputs.rates.ever_seen('left_arm'))
+        ears.now()
+        for _ in range(30):
+            hand = h.joint_state(rig.now(), [0.0], names=['finger'])
+            rig.feedback['left_gripper'].publish(hand)
+            rig.spin(0.03)
+        tasks = ears.now()
+        arm, hand = values(tasks['input/left_arm']), values(tasks['input/left_gripper'])
+        assert (float(arm['rate_hz']), float(hand['rate_hz']) > 10.0) == (0.0, True)
+        assert tasks['input/left_arm'].level == WARN
+        assert float(arm['age_ms']) > 800.0 > 500.0 > float(hand['age_ms'])
 
 
 def test_updater_names_node_and_hardware_and_marks_what_says_nothing(context):

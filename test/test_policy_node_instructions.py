@@ -150,3 +150,14 @@ def test_error_of_the_old_instruction_does_not_touch_the_new_one(rig):
     rig.spin(0.4)
     assert rig.node.num_failures == 0
     assert rig.status.state == PolicyStatus.STATE_WARMING_UP
+
+
+def test_old_motion_ends_before_the_policy_is_asked_about_the_new_text(rig):
+    rig.follow('grasp the cup')
+    seen = []
+    rig.policy.check_instruction = lambda text: seen.append((text, rig.node.instruction))
+    count = rig.node.chunks.sequence_id
+    rig.say('grasp the bowl')
+    assert seen == [('grasp the bowl', '')]
+    assert rig.node.chunks.sequence_id == count + 1
+    assert rig.node.instruction == 'grasp the bowl'

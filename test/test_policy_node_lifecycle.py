@@ -326,13 +326,20 @@ def test_deactivate_stops_worker_then_sends_safe_command_then_deactivates_publis
         monkeypatch.setattr(owner, name, call)
 
     rig.follow()
+    rig.policy.gate.clear()  # an inference that lasts does not delay the safe command
+    rig.policy.entered.clear()
+    rig.sense()
+    rig.spin_until(rig.policy.entered.is_set)
+    threading.Timer(0.5, rig.policy.gate.set).start()
     noted(node.worker, 'stop', 'stop worker')
+    noted(node.worker, 'join', 'wait for worker')
     noted(node.chunks, 'hold', 'safe command')
     noted(publisher, 'on_deactivate', 'deactivate publisher')
     assert node.trigger_deactivate() == SUCCESS
     assert order == [
         ('stop worker', True, True),
-        ('safe command', True, False),
+        ('safe command', True, True),
+        ('wait for worker', True, True),
         ('deactivate publisher', True, False),
     ]
     assert not publisher.is_activated

@@ -11,8 +11,8 @@ import time
 import numpy as np
 from pretrained_parts import EXPERT
 import pytest
-from test_engines import _bins, _shape
-from tiny_checkpoint import home_state, MODEL, random_chunks, tiny_tokenizer, write_demos
+from test_engines import _bins, _fast
+from tiny_checkpoint import home_state, MODEL, tiny_tokenizer, write_demos
 from tiny_vlms import make_vlm
 import torch
 from training_helpers import changed, lines, same, small_config, state, still_demos, weights
@@ -23,21 +23,12 @@ from faster_core.policy import batches, checkpoint, Policy
 from faster_core.policy.batches import Batches, GREY
 from faster_core.policy.lora import add_adapters
 from faster_core.policy.train import train
-from faster_core.tokenizer.baselines.fast import Fast, FastConfig
 from faster_core.training.run_folder import RunFolder
 
 SMALL = MODEL | {'vision': MODEL['vision'] | {'image_size': 48}}
 LORA = {'rank': 4, 'alpha': 8.0}
 FAMILY = 'smolvlm'
-
-
-def _fast():
-    normalizer = tiny_tokenizer().normalizer
-    chunks = normalizer.normalize(random_chunks(200))
-    return Fast.fit(FastConfig(**_shape(), vocab_size=400, scale=1.0), normalizer, chunks)
-
-
-TOKENIZERS = {'rvq': tiny_tokenizer, 'bins': _bins, 'fast': _fast}
+TOKENIZERS = {'rvq': tiny_tokenizer, 'bins': _bins, 'fast': lambda: _fast(scale=1.0)}
 
 
 @pytest.fixture(scope='module', autouse=True)

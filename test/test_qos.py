@@ -130,6 +130,22 @@ def test_overrides_reach_their_endpoint_and_no_other_one(context):
         assert endpoint(node, '/head').depth == 7
 
 
+def test_topic_that_is_changed_between_two_configures_leaves_no_override_behind(context):
+    given = {'qos_overrides./wrist_left.subscription.depth': 7}
+    with h.rig(context, **given) as rig:
+        node = rig.node
+        node.trigger_deactivate()
+        node.trigger_cleanup()
+        node.set_parameters(h.overrides({'head.topic': '/other'}))
+        assert node.trigger_configure() == TransitionCallbackReturn.SUCCESS
+        assert endpoint(node, '/other').depth == 2
+        assert endpoint(node, '/wrist_left').depth == 7
+        # An override the user gave is still checked.
+        node.trigger_cleanup()
+        node.set_parameters(h.overrides({'wrist_left.topic': '/another'}))
+        assert node.trigger_configure() == TransitionCallbackReturn.FAILURE
+
+
 @pytest.mark.parametrize(
     ('name', 'value', 'expected'),
     [

@@ -10,7 +10,7 @@ import pytest
 pytest.importorskip('rclpy')
 pytest.importorskip('faster_vla_msgs')
 
-from dispatcher_rig import ARM, COMMANDS, EARS, EMBODIMENT_FILE, GRIPPER, Rig, ROBOT_FILE
+from dispatcher_rig import ARM, COMMANDS, EARS, EMBODIMENT_FILE, GRIPPER, ROBOT_FILE
 from geometry_msgs.msg import PointStamped, TwistStamped
 import numpy as np
 from project_files import ROOT
@@ -46,20 +46,6 @@ def config():
 @pytest.fixture(scope='module')
 def policy():
     return as_policy_node(ROBOT_FILE, EMBODIMENT_FILE)
-
-
-@pytest.fixture
-def make_rig():
-    rigs = []
-
-    def make(**changes):
-        # The remote control speaks the vendor's own type, which is not here.
-        rigs.append(Rig(**({'permit__topic': ''} | changes)))
-        return rigs[-1]
-
-    yield make
-    for rig in rigs:
-        rig.close()
 
 
 # --- 1 ------------------------------------------------------------------------------------------
@@ -198,10 +184,9 @@ def test_5_zeros_go_on_until_the_node_ends_and_a_guard_covers_its_death(config):
     assert guard['timeout'] <= 0.25  # s: zeros must come within this
     assert guard['timeout'] > 3 / config.rules.dispatch_rate  # a late tick is no death
     for sim in (True, False):
-        node = r1lite_wbc(sim=sim).node('guard')
-        assert (
-            node.parameter_files == r1lite_wbc(sim=sim).node('action_dispatcher').parameter_files
-        )
+        graph = r1lite_wbc(sim=sim, nodes=['guard', 'action_dispatcher'])
+        guard, dispatcher = graph.nodes
+        assert guard.parameter_files == dispatcher.parameter_files
 
 
 # --- 6 ------------------------------------------------------------------------------------------
@@ -211,7 +196,7 @@ def test_6_the_remote_control_must_be_in_mode_5_of_the_vendors_message(config):
     assert config['permit.topic'] == '/controller'
     assert config['permit.field'] == 'data.mode'
     assert config['permit.value'] == 5
-    hardware = r1lite_wbc(sim=False).node('action_dispatcher').parameters
+    hardware = r1lite_wbc(sim=False, nodes=['action_dispatcher']).nodes[0].parameters
     assert not [name for name in hardware if name.startswith('permit')]
 
 
@@ -270,7 +255,7 @@ def test_9_images_cross_machines_compressed(policy):
 
 
 def test_10_the_doctor_warns_when_the_clocks_are_more_than_20_ms_apart():
-    """What it says of a stamp that is older stands in test_doctor_checks.py."""
+    """What it says of a stamp that is older stands in test_doctor_inputs.py."""
     assert stamps.WARN_AGE <= 0.02
 
 

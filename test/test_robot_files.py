@@ -167,8 +167,7 @@ def test_limits_are_below_those_of_the_machine(robot):
     for name, (velocity, acceleration, ranges) in MACHINES[robot].items():
         limits = config.rules.components[name]
         kind = config.embodiment.action_component(name).kind
-        share = 1.0 if kind is Kind.GRIPPER_POSITION else 0.5
-        assert (limits.max_velocity <= share * np.array(velocity)).all(), name
+        assert (limits.max_velocity <= 0.5 * np.array(velocity)).all(), name
         assert np.isfinite(limits.max_acceleration).all(), name
         if acceleration is not None:
             assert (limits.max_acceleration <= np.array(acceleration)).all(), name

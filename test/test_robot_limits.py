@@ -105,7 +105,8 @@ def test_expert_moves_fast_enough_for_its_limits_to_mean_something(sim, limits, 
                 values = np.diff(values, axis=0) / sim.embodiment.step_period
             share = (np.abs(values) / limits[c.name].max_velocity).max()
             fastest[c.name] = max(fastest[c.name], share)
-    assert all(0.4 < share < 1.0 for share in fastest.values()), fastest
+    # float32 rounds what is exactly at a limit.
+    assert all(0.4 < share < 1.0 + 1e-6 for share in fastest.values()), fastest
 
 
 def test_speeds_the_expert_is_built_from_are_below_the_robot_file(limits):
@@ -123,11 +124,11 @@ def test_robot_file_allows_no_more_than_the_machine_can_do(limits):
     for side in SIDES:
         arm, gripper = limits[f'{side}_arm'], limits[f'{side}_gripper']
         assert (arm.max_velocity[:4] <= MACHINE_ARM_SPEED).all()
-        assert gripper.max_velocity[0] <= 2 * MACHINE_FINGER_SPEED
+        assert gripper.max_velocity[0] <= MACHINE_FINGER_SPEED  # of 2 fingers
     # The vendor's advice for the torso.
     assert limits['torso'].max_velocity.max() <= 0.2
-    assert limits['base'].max_velocity[:2].max() <= 1.5
-    assert limits['base'].max_velocity[2] <= 3.0
+    # interfaces.md 11.4, no. 7: far below the machine's 1.5 m/s and 3 rad/s.
+    assert limits['base'].max_velocity.tolist() == [0.2, 0.2, 0.4]
 
 
 def test_ranges_of_the_robot_file_are_those_of_the_simulated_joints(sim, limits):

@@ -35,11 +35,23 @@ SOURCES = {
 }
 
 
+class FakeClock:
+    """A clock of the wall that says what it was set to."""
+
+    ros_time_is_active, seconds = False, 0.0
+
+    def now(self):
+        return types.SimpleNamespace(nanoseconds=round(self.seconds * 1e9))
+
+
 class FakeNode:
     """Remembers subscriptions: topic -> (type, callback, qos)."""
 
     def __init__(self):
         self.subscriptions = {}
+
+    def get_clock(self):
+        return FakeClock()
 
     def create_subscription(self, message_type, topic, callback, profile):
         assert topic not in self.subscriptions, f'{topic} is received twice'
@@ -243,7 +255,7 @@ def test_source_that_only_repeats_its_stamp_grows_stale_and_says_so(monkeypatch)
     bench = Bench(('front',))
     now = [1000.0]
     clock = types.SimpleNamespace(monotonic=lambda: now[0])
-    monkeypatch.setattr('faster_vla_ros.sensors.inputs.time', clock)
+    monkeypatch.setattr('faster_vla_ros.ages.time', clock)
     bench.inputs.clear()
     for _ in range(5):
         bench.joints(START)
@@ -251,8 +263,8 @@ def test_source_that_only_repeats_its_stamp_grows_stale_and_says_so(monkeypatch)
     stale = bench.inputs.stale()
     assert stale['arm'] == 'arm: the stamp repeats'
     assert stale['hand'] == 'hand: the stamp repeats'
-    assert bench.inputs.ever_seen('arm')
-    assert not bench.inputs.ever_seen('base')
+    assert bench.inputs.rates.ever_seen('arm')
+    assert not bench.inputs.rates.ever_seen('base')
 
 
 def test_set_that_matches_late_is_dropped_and_counted_without_an_alarm():

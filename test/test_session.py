@@ -43,10 +43,10 @@ def session():
 class Peer:
     """Another node, spinning in a thread: stands for dispatcher, policy and robot."""
 
-    def __init__(self):
+    def __init__(self, name='policy_node', namespace=''):
         self.context = Context()
         self.context.init(domain_id=DOMAIN)
-        self.node = Node('peer', context=self.context)
+        self.node = Node(name, context=self.context, namespace=namespace or None)
         self.heard, self.asked = [], []
         self.refusal = ''
         self.delay = 0.0
@@ -99,9 +99,36 @@ def on_dispatcher(peer):
 
 def test_say_without_a_listener_is_an_error_that_says_so(session):
     start = time.monotonic()
-    with pytest.raises(SessionError, match='nobody listens to the topic /instruction'):
+    with pytest.raises(SessionError, match='/policy_node listens to the topic /instruction'):
         session.say('pick up the red block', timeout=SHORT)
     assert time.monotonic() - start < PATIENT
+
+
+@pytest.mark.parametrize('other', [('recorder', ''), ('policy_node', '/robot1/left')])
+def test_say_does_not_take_somebody_else_for_the_policy(session, peer, other):
+    echo = Peer(*other)
+    try:
+        echo.node.create_subscription(String, '/instruction', lambda _: None, 1)
+        topic = session._instructions
+        assert session.spin_until(topic.get_subscription_count, PATIENT)
+        with pytest.raises(SessionError, match='no node /policy_node listens'):
+            session.say('pick up the red block', timeout=SHORT)
+        peer.listen()
+        session.say('pick up the red block', timeout=PATIENT)
+        assert session.spin_until(lambda: peer.heard == ['pick up the red block'], PATIENT)
+    finally:
+        echo.close()
+
+
+def test_say_in_a_namespace_is_meant_for_the_policy_there():
+    there = Peer(namespace='robot1')
+    try:
+        there.listen()
+        with Session(domain=DOMAIN, name='there', namespace='/robot1/') as session:
+            session.say('pick up the red block', timeout=PATIENT)
+            assert session.spin_until(lambda: there.heard, PATIENT)
+    finally:
+        there.close()
 
 
 def test_say_waits_for_a_listener_that_comes_later(session, peer):
@@ -178,17 +205,22 @@ def test_a_graph_is_ready_when_every_node_has_said_so(session, peer):
     session.wait_until_ready(r1lite_wbc(), PATIENT)
 
 
-def test_a_silent_node_and_one_that_warms_up_are_named(session, peer):
+@pytest.mark.parametrize('state', ['IDLE', 'WARMING_UP', 'RUNNING', 'STALE_OBSERVATION'])
+def test_a_policy_that_waits_for_a_camera_is_ready_all_the_same(session, peer, state):
+    status = PolicyStatus(state=getattr(PolicyStatus, f'STATE_{state}'))
+    publish(peer, PolicyStatus, '/policy_node/status', status)
+    session.wait_until_ready(r1lite_wbc(nodes=['policy_node']), PATIENT)
+
+
+def test_silent_nodes_are_named(session, peer):
     publish(peer, Bool, '/mujoco_robot/task_success', Bool())
-    warming = PolicyStatus(state=PolicyStatus.STATE_WARMING_UP, message='capturing')
-    publish(peer, PolicyStatus, '/policy_node/status', warming)
     heard = []
-    session.node.create_subscription(PolicyStatus, '/policy_node/status', heard.append, LATCHED)
+    session.node.create_subscription(Bool, '/mujoco_robot/task_success', heard.append, LATCHED)
     assert session.spin_until(lambda: heard, PATIENT)
     with pytest.raises(SessionError) as raised:
         session.wait_until_ready(r1lite_wbc(), 2.0)
     text = str(raised.value)
-    assert 'action_dispatcher (silent)' in text and 'policy_node (capturing)' in text
+    assert 'action_dispatcher (silent)' in text and 'policy_node (silent)' in text
     assert 'mujoco_robot' not in text
 
 

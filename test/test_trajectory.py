@@ -241,13 +241,53 @@ def test_a_take_over_silences_everything_at_once_and_asks_for_an_enable():
     rig.dispatcher.yield_to('/cmd_vel_teleop', rig.now)
     tick = rig.tick()
     assert all(v is None for v in tick.commands.values())
-    assert not tick.trajectories
     assert not tick.state.enabled
     assert '/cmd_vel_teleop' in tick.state.message
     assert rig.send().reason == 'not_enabled'
     assert rig.dispatcher.enable(True, rig.now).success
     rig.send()
     assert rig.tick().commands['base'] is not None
+
+
+def test_a_take_over_ends_a_running_trajectory_unless_the_other_one_commands_that_controller():
+    for shared in (False, True):
+        rig = Rail()
+        rig.drive(arm_speed=0.5)
+        rig.dispatcher.yield_to('teleop', rig.now, shared=shared)
+        ways = [t.trajectories for t in rig.run(1.0) if t.trajectories]
+        assert [list(w) for w in ways] == ([] if shared else [['arm']])
+        assert shared or ways[0]['arm'].velocities[-1].tolist() == [0.0, 0.0]
+        assert shared or ways[0]['arm'].times[-1] < 0.5
+
+
+def test_a_stop_in_the_tick_of_a_take_over_ends_the_trajectory():
+    rig = Rail()
+    rig.drive(arm_speed=0.5)
+    rig.dispatcher.stop(rig.now, 'estop')
+    rig.dispatcher.yield_to('teleop', rig.now, shared=True)
+    assert list(rig.tick().trajectories) == ['arm']
+
+
+def test_a_limit_lowered_at_run_time_reaches_a_running_trajectory():
+    rig = Rail()
+    rig.drive(arm_speed=0.5)
+    rig.dispatcher.set_config(config(arm__max_velocity=[0.1, 0.1]))
+    way = rig.tick().trajectories['arm']
+    late = way.times > 0.2
+    assert np.abs(way.velocities[late]).max() < 0.12
+
+
+def test_enabled_again_a_trajectory_starts_where_the_robot_is_measured():
+    rig = Rail()
+    rig.drive(arm_speed=0.3)
+    rig.dispatcher.enable(False, rig.now)
+    rig.run(0.6)
+    rig.measured['arm'] = elsewhere = rig.measured['arm'] - 0.1  # through the controller's action
+    rig.feed()
+    rig.dispatcher.enable(True, rig.now)
+    rig.send(rows(arm=tuple(elsewhere)))
+    way = rig.tick().trajectories['arm']
+    assert np.abs(way.positions - elsewhere).max() < 1e-6
 
 
 def test_a_take_over_does_not_clear_a_stop():

@@ -167,7 +167,7 @@ def test_parameters_of_a_node_bring_the_speed_of_the_base_from_odometry():
         stamp = node.get_clock().now()
         m.header.stamp = stamp.to_msg()
         while not sets and time.monotonic() < deadline:
-            if inputs.ever_seen('base'):
+            if inputs.rates.ever_seen('base'):
                 camera.publish(h.image(stamp.nanoseconds))
             elif odom.get_subscription_count() and camera.get_subscription_count():
                 odom.publish(m)

@@ -13,7 +13,7 @@ Pure: no clock, no thread, no ROS. Every method takes `now`, seconds of the robo
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping
+from collections.abc import Callable, Iterable, Mapping
 import math
 
 import numpy as np
@@ -25,7 +25,7 @@ from faster_core.execution.config import check_braking, DispatcherConfig
 from faster_core.execution.errors import ChunkError, CONTENT_REASONS
 from faster_core.execution.feedback import Feedback
 from faster_core.execution.motion import Motion
-from faster_core.execution.plan import Plan, splice, step_columns
+from faster_core.execution.plan import held_columns, Plan, splice, step_columns
 from faster_core.execution.state import Action, Answer, ChunkReport, DispatcherSnapshot, Tick
 from faster_core.execution.trajectory import Trajectory
 
@@ -48,6 +48,7 @@ class Dispatcher:
         embodiment: Embodiment,
         config: DispatcherConfig,
         trajectories: Iterable[str] = (),
+        may_enable: Callable[[], bool] = lambda: True,
     ) -> None:
         """Start disarmed (armed at the first tick with feedback if not `require_enable`).
 
@@ -55,6 +56,7 @@ class Dispatcher:
             embodiment: the robot's.
             config: its limits and the rules.
             trajectories: components of joint positions that go out as trajectories.
+            may_enable: asked before motion is enabled without `require_enable`.
 
         Raises:
             ConfigError: one of them has no acceleration limit, which braking needs.
@@ -64,9 +66,9 @@ class Dispatcher:
         check_braking(config, self._trajectories)
         # Something else than before is to be done: a new plan, or none any more.
         self._turned = False
-        self._switching = step_columns(embodiment)
+        self._switching, self._holding = step_columns(embodiment), held_columns(embodiment)
         self._feedback = Feedback(embodiment, config.feedback_timeout)
-        self._auto_enable = not config.require_enable
+        self._auto_enable, self._may_enable = not config.require_enable, may_enable
         self._enabled = False
         self._stop_reason = ''
         self._stop_components: tuple[str, ...] = ()
@@ -75,6 +77,10 @@ class Dispatcher:
         self._motion: Motion | None = None
         self._started = False  # a chunk was accepted since the last enable
         self._lost: set[str] = set()  # components whose feedback was stale since the last chunk
+        self._positions = [c.name for c in embodiment.action if c.kind.is_position]
+        # Positions not commanded now: others may move them, so only a chunk is told again.
+        self._silent = set(self._positions)
+        self._row_goals: dict[str, np.ndarray] = {}  # of the row that was due last
         self._now = -np.inf
         self._last_tick: float | None = None
         self._still_ticks = 0
@@ -101,6 +107,8 @@ class Dispatcher:
         self._feedback.timeout = config.feedback_timeout
         if self._motion is not None:
             self._motion.set_config(config)
+            # A controller that interpolates would go on by the old limits.
+            self._turned |= self._enabled and self._started
 
     # --- what people ask for ------------------------------------------------------------------
 
@@ -145,18 +153,36 @@ class Dispatcher:
         self._message = 'disabled'
         return Answer(success=True, message=f'reset (was stopped: {was}), enable to move')
 
-    def yield_to(self, who: str, now: float) -> None:
+    def disarm(self, why: str, now: float) -> None:
+        """Take the permission to move, if there is one: come to rest as after a stop."""
+        self._advance(now)
+        if self._enabled:
+            self._auto_enable = False
+            self._disarm(why)
+
+    def yield_to(self, who: str, now: float, *, shared: bool = False) -> None:
         """Fall silent at once, as somebody else commands the robot; enable to move again.
 
-        Nothing is braked: two sources of commands would fight. A latched stop stays.
+        Set-points are not braked: two sources of commands would fight. A trajectory that a
+        controller follows is, unless the other one is `shared`: commands that controller.
+        A latched stop stays.
         """
         self._advance(now)
-        self._auto_enable = False
+        turned = self._turned
         if self._enabled or self._idle_since is not None:
+            self._auto_enable = False
             self._disarm(f'taken over by {who}')
-        self._idle_since, self._turned = None, False
+        if shared:
+            self._turned = turned
+        self._idle_since, self._silent = None, set(self._positions)
         if self._motion is not None:
-            self._motion.stand()
+            self._motion.stand(
+                [
+                    c.name
+                    for c in self._embodiment.action
+                    if shared or c.name not in self._trajectories
+                ]
+            )
 
     # --- what comes in ------------------------------------------------------------------------
 
@@ -248,11 +274,7 @@ class Dispatcher:
         if self._motion is None:
             self._motion = Motion(self._embodiment, self._config, measured)
         elif not self._started:
-            # Where commands still go out the set-point stays: feedback lags behind it, and a jump
-            # back would be one of the robot. Where we were silent others may have moved it, and
-            # where nothing was measured for a while it may have restarted.
-            anew = [n for n in measured if n in self._lost or self._command(n) is None]
-            self._motion.restart({n: measured[n] for n in anew})
+            self._motion.restart({n: v for n, v in measured.items() if self._elsewhere(n, v)})
         self._lost.clear()
         anchor = now if not self._started or self._last_tick is None else self._last_tick
         self._started = True
@@ -262,6 +284,7 @@ class Dispatcher:
             times=chunk.row_times[dropped:],
             values=chunk.values[dropped:],
             rest=self._motion.rest(),
+            holding=self._holding,
             switching=self._switching,
             blend_steps=self._config.blend_steps,
             sequence_id=chunk.sequence_id,
@@ -270,21 +293,38 @@ class Dispatcher:
         self._turned = True
         return dropped
 
+    def _elsewhere(self, name: str, measured: np.ndarray) -> bool:
+        """Whether motion has to begin anew from where a component is measured.
+
+        Where commands still go out the set-point stays: feedback lags behind it, and a jump back
+        would be one of the robot. Not where others may have moved it: we were silent (no
+        trajectory goes out when it is at its end), nothing was measured for a while, or it is
+        found too far away.
+        """
+        if name in self._lost or name in self._silent:
+            return True
+        if not self._motion.at_rest(name):
+            return False
+        limit = self._config.components[name].max_start_offset
+        away = (np.abs(self._motion.command(name) - measured) > limit).any()
+        return name in self._trajectories or bool(away)
+
     # --- what goes out ------------------------------------------------------------------------
 
     def tick(self, now: float) -> Tick:
         """Return the commands for `now` and why they are what they are."""
         self._advance(now)
-        if self._auto_enable and not self._stop_reason and not self._feedback.stale(self._now):
-            self.enable(True, now)
         stale = self._feedback.stale(self._now)
-        self._lost.update(stale)
+        self._lost.update(self._feedback.lost(self._now))
+        if self._auto_enable and not self._stop_reason and not stale and self._may_enable():
+            self.enable(True, now)
         if self._enabled and stale:
             self._latch(FEEDBACK_STALE, stale)
         action, components, message = self._move()
         self._last_tick = self._now
         plan = self._plan
         commands = {c.name: self._command(c.name) for c in self._embodiment.action}
+        self._silent = {n for n in self._positions if commands[n] is None}
         return Tick(
             commands=commands,
             goals=self._goals(commands),
@@ -338,11 +378,10 @@ class Dispatcher:
 
     def _command(self, name: str) -> np.ndarray | None:
         """Return the set-point of one component, or None for silence."""
-        position = self._is_position(name)
         if self._enabled and self._started:
             return self._motion.command(name)
-        if self._idle_since is None or (self._motion is None and position):
-            return None  # nothing was ever sent
+        if self._idle_since is None or name in self._silent:
+            return None  # nothing was sent, or not any more
         # Counted from rest: silence must not follow a speed that some robot goes on executing.
         timeout = self._config.components[name].stop_pub_timeout
         at_rest_since = max(self._idle_since, self._moved_at.get(name, -np.inf))
@@ -358,14 +397,15 @@ class Dispatcher:
         return active and self._now <= self._plan.end
 
     def _goals(self, commands: Mapping[str, np.ndarray | None]) -> dict[str, np.ndarray | None]:
-        goals = {n: v for n, v in commands.items() if self._is_position(n)}
+        """Return where positions are to go; what is not followed any more keeps its goal."""
         if self._covers():
-            due = self._motion.in_range(self._plan.sample(self._now))
-            return {n: None if v is None else due[n] for n, v in goals.items()}
-        return goals
-
-    def _is_position(self, name: str) -> bool:
-        return self._embodiment.action_component(name).kind.is_position
+            self._row_goals = self._motion.in_range(self._plan.sample(self._now))
+        elif self._silent:
+            self._row_goals = {n: v for n, v in self._row_goals.items() if n not in self._silent}
+        return {
+            n: None if commands[n] is None else self._row_goals.get(n, commands[n])
+            for n in self._positions
+        }
 
     def _new_trajectories(self) -> dict[str, Trajectory]:
         """Return what replaces the trajectories sent before, if something turned."""

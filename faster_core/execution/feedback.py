@@ -32,6 +32,10 @@ class Feedback:
             if c.kind.is_position and not self._age(c.name, now) <= self.timeout
         )
 
+    def lost(self, now: float) -> tuple[str, ...]:
+        """Return those that were measured once, but too long ago: the robot may have restarted."""
+        return tuple(n for n in self.stale(now) if n in self._newest)
+
     def positions(self) -> dict[str, np.ndarray]:
         """Return the newest positions, component -> [d]."""
         return {

@@ -48,8 +48,11 @@ class JerkPositionLimiter(PositionLimiter):
         start = np.clip(before, config.lower, config.upper)
         goal = np.clip(target, config.lower, config.upper)
         speed = np.clip((goal - start) / dt, -config.max_velocity, config.max_velocity) * _SHARE
-        state = self._beside(start, speed, dt)
-        if not self._can_stop(state):
+        try:
+            state = self._beside(start, speed, dt)
+        except (ruckig.RuckigError, ValueError):  # ValueError: to catch up would take hours
+            state = None
+        if state is None or not self._can_stop(state):
             # It would swing through the end of the range: rather arrive at rest.
             state = self._to(goal, dt)
         self._go(state, dt)

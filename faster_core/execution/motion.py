@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 
 import numpy as np
 
@@ -31,16 +31,15 @@ class Motion:
             limiter.config = config.components[name]
 
     def restart(self, measured: Mapping[str, np.ndarray]) -> None:
-        """Take these positions, if at rest, as measured: the robot may have been moved."""
+        """Take these positions, at rest, as measured: the robot may have been moved."""
         for name, values in measured.items():
-            limiter = self._limiters[name]
-            if limiter.at_rest:
-                limiter.position = np.array(values, dtype=float)
+            self._limiters[name].stand()
+            self._limiters[name].position = np.array(values, dtype=float)
 
-    def stand(self) -> None:
-        """Take it that nothing moves by our command any more: somebody else commands."""
-        for limiter in self._limiters.values():
-            limiter.stand()
+    def stand(self, names: Iterable[str]) -> None:
+        """Take it that these do not move by our command any more: somebody else commands."""
+        for name in names:
+            self._limiters[name].stand()
 
     def command(self, name: str) -> np.ndarray:
         """Return what is commanded now for one component, [d]."""

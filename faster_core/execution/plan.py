@@ -26,6 +26,11 @@ def step_columns(embodiment: Embodiment) -> np.ndarray:
     )
 
 
+def held_columns(embodiment: Embodiment) -> np.ndarray:
+    """Return [D] bool: columns that stay where they are without a plan (positions)."""
+    return np.concatenate([np.full(c.size, c.kind.is_position) for c in embodiment.action])
+
+
 @dataclasses.dataclass(frozen=True, kw_only=True, eq=False)
 class Plan:
     """Set-points to follow.
@@ -85,6 +90,7 @@ def splice(
     times: np.ndarray,
     values: np.ndarray,
     rest: np.ndarray,
+    holding: np.ndarray,
     switching: np.ndarray,
     blend_steps: int,
     sequence_id: int,
@@ -96,7 +102,9 @@ def splice(
         anchor: (time, [D]): when and what was commanded last; the new plan starts there.
         times: [H] times of the surviving rows, all later than the anchor.
         values: [H, D] their set-points.
-        rest: [D] what would be commanded without a plan: positions held, velocities zero.
+        rest: [D] what would be commanded without a plan: positions after braking, velocities
+            zero.
+        holding: [D] bool, columns that stay where a plan ends (positions).
         switching: [D] bool, columns that switch (never blended).
         blend_steps: n; row i < n becomes (1 - w) old(t_i) + w new with w = (i + 1) / (n + 1).
         sequence_id: of the chunk.
@@ -106,9 +114,11 @@ def splice(
     """
     start, commanded = anchor
     values = np.array(values, dtype=float)
+    going = old is not None and old.end > start + _SAME_TIME
+    after = np.where(holding, old.values[-1], rest) if going else rest
     for i in range(min(blend_steps, len(values))):
         covered = old is not None and times[i] <= old.end + _SAME_TIME
-        before = old.sample(times[i]) if covered else rest
+        before = old.sample(times[i]) if covered else after
         weight = (i + 1) / (blend_steps + 1)
         mixed = (1.0 - weight) * before + weight * values[i]
         values[i] = np.where(switching, values[i], mixed)

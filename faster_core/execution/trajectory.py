@@ -60,7 +60,8 @@ def follow(
         plan: what is followed.
         columns: of the component in the plan.
         now: seconds on the plan's clock.
-        lead: the first point is at least so many seconds from now.
+        lead: the first point is at least so many seconds from now, except where rows alone
+            would exceed a limit, and where it brakes.
         tick: seconds between two steps of the path, at least.
     """
     later = plan.times[plan.times >= now + lead]

@@ -5,7 +5,8 @@ from __future__ import annotations
 from collections.abc import Iterator
 import itertools
 
-from faster_vla_ros.doctor.expected import Expected, Input
+from faster_vla_ros.doctor.expected import Expected
+from faster_vla_ros.doctor.inputs import Input
 from faster_vla_ros.doctor.report import fail, Finding, ok, warn
 from faster_vla_ros.doctor.snapshot import Heard, Snapshot
 

@@ -4,7 +4,17 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterator
 
-from faster_vla_ros.doctor import cameras, clocks, commands, limits, nodes, stamps, topics, values
+from faster_vla_ros.doctor import (
+    cameras,
+    clocks,
+    commands,
+    interlocks,
+    limits,
+    nodes,
+    stamps,
+    topics,
+    values,
+)
 from faster_vla_ros.doctor.expected import Expected
 from faster_vla_ros.doctor.report import Finding
 from faster_vla_ros.doctor.snapshot import Snapshot
@@ -33,7 +43,7 @@ CHECKS: tuple[Check, ...] = (
     limits.check_measured,
     commands.check_commands,
     commands.check_controllers,
-    commands.check_interlocks,
+    interlocks.check_interlocks,
 )
 
 

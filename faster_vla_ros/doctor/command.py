@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 import argparse
+import dataclasses
 import pathlib
-import re
 import sys
 
-from faster_core import paths
+from faster_core.errors import ConfigError
 from faster_vla_ros.doctor import report
+from faster_vla_ros.graph import _existing, _robot_file
+from faster_vla_ros.graph_namespace import parsed_namespace
 
 MAX_SECONDS = 60.0
 
@@ -20,15 +22,16 @@ def add_parser(subparsers: argparse._SubParsersAction) -> None:
     )
     parser.add_argument(
         '--params',
-        type=pathlib.Path,
         default=None,
-        help='robot parameter file (config/robots/r1_lite.yaml)',
+        help='robot parameter file, or one below config/robots (that of the running dispatcher; '
+        'without one, that of the R1 Lite)',
     )
     parser.add_argument(
         '--checkpoint',
         type=pathlib.Path,
         default=None,
-        help='folder, or an embodiment file where there is none (the shipped checkpoint)',
+        help='folder, or an embodiment file where there is none (that of the running dispatcher; '
+        'without one, what ships for the robot file)',
     )
     parser.add_argument(
         '--urdf', type=pathlib.Path, default=None, help='file; else the topic robot_description'
@@ -57,25 +60,34 @@ def _seconds(text: str) -> float:
 
 
 def _namespace(text: str) -> str:
-    name = '/'.join(['', *text.strip('/').split('/')]) if text.strip('/') else ''
-    if name and not re.fullmatch(r'(/[A-Za-z_][A-Za-z0-9_]*)+', name):
-        raise argparse.ArgumentTypeError(f'expected a ROS namespace, found {text!r}')
-    return name
+    try:
+        return parsed_namespace(text)
+    except ConfigError as e:
+        raise argparse.ArgumentTypeError(str(e)) from e
 
 
 def _run(args: argparse.Namespace) -> int:
     # Here, so that help and usage errors need no ROS.
-    from faster_vla_ros.doctor import checks, expected, limits, listener
+    from faster_vla_ros.doctor import asking, checks, expected, judged, limits, listener
 
+    # What was named must be there, before anybody waits.
+    robot_file = _robot_file(args.params) if args.params else None
+    if args.urdf is not None:
+        _existing(args.urdf, 'urdf')
+    if args.checkpoint is not None:
+        expected.embodiment_file(args.checkpoint)
+    scope, running = listener.scope(), None
+    if robot_file is None or args.checkpoint is None:
+        dispatcher = f'{args.namespace}/{expected.DISPATCHER}'
+        running = asking.running_parameters(dispatcher, args.namespace)
+    against = judged.choose(robot_file, args.checkpoint, running)
     wanted = expected.load(
-        args.params or paths.share_dir() / 'config' / 'robots' / 'r1_lite.yaml',
-        args.checkpoint or paths.demo_checkpoint(),
-        urdf=args.urdf,
-        namespace=args.namespace,
+        against.robot_file, against.source, urdf=args.urdf, namespace=args.namespace
     )
+    wanted = dataclasses.replace(wanted, findings=(*against.findings, *wanted.findings))
     total = listener.DISCOVERY + args.seconds
     print(f'listening for {total:g} s ...', file=sys.stderr, flush=True)
-    snapshot = listener.look(wanted, args.seconds)
+    snapshot = listener.look(wanted, args.seconds, scope)
     findings = checks.examine(wanted, snapshot)
     proposal = limits.proposal(wanted, snapshot)
     write = report.to_json if args.json else report.to_table

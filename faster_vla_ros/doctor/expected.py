@@ -8,8 +8,8 @@ import functools
 import pathlib
 from typing import Any
 
+from rcl_interfaces.msg import ParameterDescriptor
 from rclpy.qos import QoSProfile
-from sensor_msgs.msg import JointState
 
 from faster_core.embodiment import Embodiment
 from faster_core.errors import CheckpointError, ConfigError, FasterVlaError
@@ -18,38 +18,17 @@ from faster_vla_ros import dispatcher_parameters, policy_parameters, qos
 from faster_vla_ros.dispatcher_parameters import DispatcherNodeConfig
 from faster_vla_ros.doctor import checkpoint
 from faster_vla_ros.doctor.checkpoint import Checkpoint
+from faster_vla_ros.doctor.inputs import DISPATCHER, Input, inputs, POLICY
+from faster_vla_ros.doctor.overrides import overridden
 from faster_vla_ros.doctor.report import fail, Finding, ok
+from faster_vla_ros.graph_guard import completed, guard_part
+from faster_vla_ros.graph_namespace import absolute_names
+from faster_vla_ros.interlocks.takeover import GUARD
 from faster_vla_ros.outputs.protocol import TRAJECTORY
 from faster_vla_ros.policy_parameters import PolicyNodeConfig
-from faster_vla_ros.sensors.images import TYPES
 from faster_vla_ros.sensors.state import StateSource
 
-POLICY, DISPATCHER = 'policy_node', 'action_dispatcher'
-
-
-@dataclasses.dataclass(frozen=True, kw_only=True)
-class Input:
-    """A topic that policy node or dispatcher read.
-
-    Attributes:
-        subject: for the table.
-        topic: full name.
-        kind: message class.
-        qos: of our subscription.
-        camera: id, of an image topic.
-        sources: name for the table -> how a component is read, of any other topic.
-        timeout: seconds of silence after which an input is stale.
-        stamped: whether the stamps are used.
-    """
-
-    subject: str
-    topic: str
-    kind: type
-    qos: QoSProfile
-    camera: str = ''
-    sources: Mapping[str, StateSource] = dataclasses.field(default_factory=dict)
-    timeout: float
-    stamped: bool
+__all__ = ['DISPATCHER', 'GUARD', 'POLICY', 'Expected', 'Input', 'embodiment_file', 'load']
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
@@ -57,16 +36,19 @@ class Expected:
     """What the files say.
 
     Attributes:
-        namespace: of both nodes, '' or '/name'.
+        namespace: of our nodes, '' or '/name'.
+        moved: absolute names that `faster-vla up --namespace` moves along.
         raw: node -> flat parameters of the file.
         policy, dispatcher: checked parameters; None if the node would refuse them.
         sources: state component -> how the policy reads it.
         inputs: everything both nodes listen to, cameras first.
+        guarded: whether the file has a part of the guard.
         urdf: text of a file; empty without one.
         findings: what came of reading the files.
     """
 
     namespace: str = ''
+    moved: frozenset[str] = frozenset()
     embodiment: Embodiment
     checkpoint: Checkpoint
     raw: Mapping[str, Mapping[str, Any]]
@@ -74,17 +56,31 @@ class Expected:
     dispatcher: DispatcherNodeConfig | None
     sources: Mapping[str, StateSource]
     inputs: tuple[Input, ...]
+    guarded: bool = False
     urdf: str = ''
     findings: tuple[Finding, ...] = ()
 
     def name(self, relative: str) -> str:
         """Return the full name of a topic, service, action or node."""
-        return full_name(relative, self.namespace)
+        return _full_name(self.namespace, self.moved, relative)
+
+    @property
+    def forbidding(self) -> tuple[str, ...]:
+        """Full names of the topics on which somebody can forbid motion."""
+        values = {} if self.dispatcher is None else self.dispatcher.values
+        found = [values['permit.topic']] if values.get('permit.topic') else []
+        found += ['estop'] if values.get('estop.enable') else []
+        return tuple(map(self.name, found))
+
+    def qos(self, node: str, topic: str, side: str, profile: QoSProfile) -> QoSProfile:
+        """Return the profile of a node's 'publisher' or 'subscription' of a full topic."""
+        return overridden(profile, self.raw.get(node, {}), topic, side)
 
 
-def full_name(relative: str, namespace: str) -> str:
-    """Return a name as ROS resolves it in a namespace ('' or '/name')."""
-    return relative if relative.startswith('/') else f'{namespace}/{relative}'
+def _full_name(namespace: str, moved: frozenset[str], relative: str) -> str:
+    """Return a name as ROS resolves it in a namespace ('' or '/name') for nodes of `up`."""
+    stays = relative.startswith('/') and relative not in moved
+    return relative if stays else f'{namespace}/{relative.removeprefix("/")}'
 
 
 class _FileNode:
@@ -94,10 +90,14 @@ class _FileNode:
         self._values = {n: _Value(v) for n, v in values.items()}
 
     def get_parameters_by_prefix(self, prefix: str) -> dict[str, _Value]:
-        return {n: v for n, v in self._values.items() if n.startswith(prefix)}
+        start = f'{prefix}.' if prefix else ''
+        return {n.removeprefix(start): v for n, v in self._values.items() if n.startswith(start)}
 
     def has_parameter(self, name: str) -> bool:
         return True
+
+    def describe_parameter(self, name: str) -> ParameterDescriptor:
+        return ParameterDescriptor()
 
 
 @dataclasses.dataclass(frozen=True)
@@ -126,10 +126,8 @@ def load(
     for path in (robot_file, urdf):
         if path is not None and not path.is_file():
             raise ConfigError(f'no file {path}')
-    folder, file = (source.parent, source) if source.is_file() else (source, None)
-    file = file or folder / 'embodiment.yaml'
-    if not file.is_file():
-        raise CheckpointError(f'no checkpoint in {folder}: embodiment.yaml is missing')
+    file = embodiment_file(source)
+    folder = file.parent
     findings: list[Finding] = []
     given = None
     if not source.is_file():
@@ -155,18 +153,37 @@ def load(
     if raw[DISPATCHER]:
         read = functools.partial(_dispatcher, nodes[DISPATCHER])
         dispatcher = _tried(findings, 'parameters', DISPATCHER, read)
+    guarded = guard_part(robot_file) is not None
+    if guarded:
+        _tried(findings, 'parameters', GUARD, functools.partial(completed, robot_file))
+    moved = frozenset(absolute_names(robot_file) if namespace else ())
+    resolve = functools.partial(_full_name, namespace, moved)
     return Expected(
         namespace=namespace,
+        moved=moved,
         embodiment=given.embodiment,
         checkpoint=given,
         raw=raw,
         policy=policy,
         dispatcher=dispatcher,
         sources=sources,
-        inputs=inputs(policy, dispatcher, sources, namespace),
+        inputs=inputs(policy, dispatcher, sources, raw, resolve),
+        guarded=guarded,
         urdf=urdf.read_text(encoding='utf-8', errors='replace') if urdf else '',
         findings=tuple(findings),
     )
+
+
+def embodiment_file(source: pathlib.Path) -> pathlib.Path:
+    """Return the embodiment file of a checkpoint folder, or the file itself.
+
+    Raises:
+        CheckpointError: there is none.
+    """
+    file = source if source.is_file() else source / 'embodiment.yaml'
+    if not file.is_file():
+        raise CheckpointError(f'no checkpoint in {file.parent}: embodiment.yaml is missing')
+    return file
 
 
 def _tried(
@@ -209,6 +226,7 @@ def _parameters(path: pathlib.Path, node: str) -> dict[str, Any]:
 def _policy(node: Any, embodiment: Embodiment) -> tuple[PolicyNodeConfig, dict[str, StateSource]]:
     """Check what the policy node checks when it is configured."""
     config = policy_parameters.read(node)
+    qos._check_overrides(node)
     for what, found, wanted in (
         ('cameras', config.cameras, embodiment.cameras),
         ('state_sources', config.sources, tuple(c.name for c in embodiment.state)),
@@ -224,58 +242,8 @@ def _policy(node: Any, embodiment: Embodiment) -> tuple[PolicyNodeConfig, dict[s
 def _dispatcher(node: Any) -> DispatcherNodeConfig:
     """Check what the dispatcher checks when it starts."""
     config = dispatcher_parameters.read(node)
+    qos._check_overrides(node)
     check_braking(
         config.rules, [n for n, (o, _) in config.outputs.items() if o.TAKES == TRAJECTORY]
     )
     return config
-
-
-def inputs(
-    policy: PolicyNodeConfig | None,
-    dispatcher: DispatcherNodeConfig | None,
-    sources: Mapping[str, StateSource],
-    namespace: str,
-) -> tuple[Input, ...]:
-    """Return one input per camera and per topic of states."""
-    stamped = policy is None or not policy['use_receive_time']
-    found = [
-        Input(
-            subject=name,
-            topic=full_name(camera.topic, namespace),
-            kind=TYPES[camera.transport],
-            qos=qos.IMAGE,
-            camera=name,
-            timeout=camera.timeout,
-            stamped=stamped,
-        )
-        for name, camera in (policy.cameras if policy else {}).items()
-    ]
-    # A topic that fills several components is one input.
-    by_topic: dict[tuple[str, type], dict[str, StateSource]] = {}
-    for name, source in sources.items():
-        key = (full_name(source.config.topic, namespace), source.message_type)
-        by_topic.setdefault(key, {})[name] = source
-    for name, source in (dispatcher.sources if dispatcher else {}).items():
-        key = (full_name(source.config.topic, namespace), JointState)
-        by_topic.setdefault(key, {})[f'{name} feedback'] = source
-    for (topic, kind), users in by_topic.items():
-        timeouts = [s.config.timeout for n, s in users.items() if n in sources]
-        if dispatcher is not None and len(timeouts) < len(users):
-            timeouts.append(dispatcher.rules.feedback_timeout)
-        found.append(
-            Input(
-                subject=_subject(users),
-                topic=topic,
-                kind=kind,
-                qos=qos.STATE,
-                sources=users,
-                timeout=min(timeouts),
-                stamped=stamped and any(n in sources for n in users),
-            )
-        )
-    return tuple(found)
-
-
-def _subject(users: Mapping[str, StateSource]) -> str:
-    components = list(dict.fromkeys(n.removesuffix(' feedback') for n in users))
-    return components[0] if len(components) == 1 else f'{components[0]} +{len(components) - 1}'

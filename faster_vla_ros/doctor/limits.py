@@ -9,13 +9,12 @@ import numpy as np
 
 from faster_core.embodiment import Component, Kind
 from faster_core.errors import ConfigError, ObservationError
-from faster_core.execution.config import ComponentConfig
-from faster_vla_ros.doctor import urdf
 from faster_vla_ros.doctor.expected import DISPATCHER, Expected
 from faster_vla_ros.doctor.report import fail, Finding, info, ok, warn
 from faster_vla_ros.doctor.snapshot import Snapshot
-from faster_vla_ros.doctor.urdf import Joint
 from faster_vla_ros.doctor.values import read
+from faster_vla_ros.draft import urdf
+from faster_vla_ros.draft.urdf import Joint
 
 # Parameter files round to three digits.
 TOLERANCE = 1e-3
@@ -35,7 +34,7 @@ def check_limits(expected: Expected, snapshot: Snapshot) -> Iterator[Finding]:
         )
         return
     try:
-        joints = urdf.joints(text)
+        joints = _motors(text)
     except ConfigError as e:
         yield fail(
             'limits', 'URDF', str(e), expected='a URDF', advice='look at the file (xacro done?)'
@@ -44,6 +43,11 @@ def check_limits(expected: Expected, snapshot: Snapshot) -> Iterator[Finding]:
     for c in expected.embodiment.action:
         if c.kind in _OF_JOINTS:
             yield _against_urdf(c, joints, expected)
+
+
+def _motors(text: str) -> dict[str, Joint]:
+    """Return the joints of a URDF that move by themselves (ConfigError)."""
+    return {name: j for name, j in urdf.parse(text).joints.items() if j.moves}
 
 
 def _names(c: Component, expected: Expected) -> tuple[tuple[str, ...], bool]:
@@ -68,7 +72,7 @@ def _against_urdf(c: Component, joints: Mapping[str, Joint], expected: Expected)
         )
     if expected.dispatcher is None:
         return ok('limits', c.name, 'all joints are in the URDF; limits: see `parameters`')
-    if wide := _wider(names, joints, expected.dispatcher.rules.components[c.name]):
+    if wide := _wider(c, names, joints, expected):
         return fail(
             'limits',
             c.name,
@@ -86,7 +90,7 @@ def _against_guess(
     found = f'not compared: the URDF has no {", ".join(missing)}'
     names = _guess(c, joints)
     if names and expected.dispatcher is not None:
-        wide = _wider(names, joints, expected.dispatcher.rules.components[c.name])
+        wide = _wider(c, names, joints, expected)
         found = f'the URDF has no {", ".join(missing)}; if they are {", ".join(names)}: ' + (
             'wider than the URDF: ' + '; '.join(f'{a}, not {b}' for a, b in wide)
             if wide
@@ -102,14 +106,18 @@ def _against_guess(
 
 
 def _wider(
-    names: Sequence[str], joints: Mapping[str, Joint], limits: ComponentConfig
+    c: Component, names: Sequence[str], joints: Mapping[str, Joint], expected: Expected
 ) -> list[tuple[str, str]]:
-    """Return what the parameter file allows and the URDF does not, with what this one allows."""
-    wide = []
+    """Return what the parameter file allows and the URDF does not, with what this one allows.
+
+    Velocities have no range in the parameter file.
+    """
+    limits, wide = expected.dispatcher.rules.components[c.name], []
     for i, name in enumerate(names):
         joint = joints[name]
         lower, upper = limits.lower[i], limits.upper[i]
-        if lower < joint.lower - TOLERANCE or upper > joint.upper + TOLERANCE:
+        beyond = lower < joint.lower - TOLERANCE or upper > joint.upper + TOLERANCE
+        if c.kind.is_position and beyond:
             wide.append(
                 (
                     f'{name} from {lower:.4g} to {upper:.4g}',
@@ -158,7 +166,7 @@ def proposal(expected: Expected, snapshot: Snapshot) -> list[str]:
     Limits are the robot's own: the largest values that can be right, not those to begin with.
     """
     try:
-        joints = urdf.joints(expected.urdf or snapshot.robot_description)
+        joints = _motors(expected.urdf or snapshot.robot_description)
     except ConfigError:
         return []
     lines = []

@@ -1,8 +1,4 @@
-"""Listens to a running graph for a few seconds and asks it what it is; changes nothing in it.
-
-The node has no publisher but that of rclpy's parameter events, and calls only services that read
-(`get_parameters`, `list_parameters`, `list_controllers`).
-"""
+"""Listens to a running graph for a few seconds and asks it what it is; changes nothing in it."""
 
 from __future__ import annotations
 
@@ -15,11 +11,8 @@ import time
 from typing import Any
 import zlib
 
-from rcl_interfaces.srv import GetParameters, ListParameters
 from rclpy.context import Context
-from rclpy.executors import SingleThreadedExecutor
-from rclpy.node import Node, NodeNameNonExistentError
-from rclpy.parameter import parameter_value_to_python
+from rclpy.node import NodeNameNonExistentError
 from rclpy.utilities import get_rmw_implementation_identifier
 from rosgraph_msgs.msg import Clock
 from std_msgs.msg import String
@@ -27,9 +20,11 @@ from std_msgs.msg import String
 from faster_core.errors import ObservationError
 from faster_vla_msgs.msg import DispatcherState, Embodiment, PolicyStatus
 from faster_vla_ros import qos
-from faster_vla_ros.compat.fastdds import profile_environment, profile_variable
+from faster_vla_ros.compat.fastdds import profile_variable
 from faster_vla_ros.conversions import seconds_from_stamp
-from faster_vla_ros.doctor.expected import DISPATCHER, Expected, Input, POLICY
+from faster_vla_ros.doctor.asking import Asker, DISCOVERY, join, opened_context
+from faster_vla_ros.doctor.expected import Expected
+from faster_vla_ros.doctor.inputs import DISPATCHER, Input, POLICY
 from faster_vla_ros.doctor.snapshot import (
     Arrival,
     Controller,
@@ -37,42 +32,33 @@ from faster_vla_ros.doctor.snapshot import (
     Heard,
     MAX_NAMES,
     Snapshot,
+    Spoken,
 )
-from faster_vla_ros.graph import fastdds_profile
+from faster_vla_ros.interlocks.any_topic import AnyTopic
 from faster_vla_ros.sensors import images
 
-# Seconds a service gets to be found and to answer.
-PATIENCE = 2.0
-# Seconds until everybody is found. Fast DDS announces itself a few times at once and then every
-# 3 s; who started just before us and was missed is found by the next announcement only.
-DISCOVERY = 3.5
 LIST_CONTROLLERS = 'controller_manager_msgs/srv/ListControllers'
+# Seconds between two looks for the type of a topic.
+LOOK_PERIOD = 0.2
 SCOPE = ('ROS_DOMAIN_ID', 'ROS_AUTOMATIC_DISCOVERY_RANGE', 'ROS_STATIC_PEERS')
 
 
-def look(expected: Expected, seconds: float) -> Snapshot:
+def look(expected: Expected, seconds: float, environment: dict[str, str]) -> Snapshot:
     """Listen and ask.
 
     Takes `DISCOVERY`, `seconds` in which everybody is heard, and what does not answer its time.
     """
-    environment = _environment()
-    os.environ.update(profile_environment(fastdds_profile()))
-    context = Context()
-    context.init()
-    try:
+    with opened_context() as context:
         listener = Listener(context, expected)
         try:
-            listener.spin(DISCOVERY + seconds)
+            listener.spin(DISCOVERY + seconds, listener.look)
             return listener.snapshot(DISCOVERY + seconds, environment)
         finally:
             listener.close()
-    finally:
-        with contextlib.suppress(RuntimeError):  # shut down already
-            context.shutdown()
 
 
-def _environment() -> dict[str, str]:
-    """Return what decides who sees whom, as the user's shell has it."""
+def scope() -> dict[str, str]:
+    """Return what decides who sees whom, as the user's shell has it; before any context is."""
     profile = profile_variable()
     return {
         **{name: os.environ.get(name, '') for name in SCOPE},
@@ -81,22 +67,13 @@ def _environment() -> dict[str, str]:
     }
 
 
-class Listener:
+class Listener(Asker):
     """One node that only listens."""
 
     def __init__(self, context: Context, expected: Expected) -> None:
         """Subscribe to everything the checks read."""
+        super().__init__(context, expected.namespace)
         self._expected = expected
-        self.node = Node(
-            f'faster_vla_doctor_{os.getpid()}',
-            context=context,
-            namespace=expected.namespace or None,
-            use_global_arguments=False,
-            enable_rosout=False,
-            start_parameter_services=False,
-        )
-        self._executor = SingleThreadedExecutor(context=context)
-        self._executor.add_node(self.node)
         self.heard: dict[str, Heard] = {}
         self._last_images: dict[str, tuple[str, Any]] = {}
         self._latched: dict[str, Any] = {}
@@ -109,7 +86,12 @@ class Listener:
                 continue
             self.heard[each.topic] = Heard()
             take = self._on_image if each.camera else self._on_state
-            subscribe(each.kind, each.topic, functools.partial(take, each), each.qos)
+            # Ours asks for nothing; whether the nodes' own hear it is a check.
+            profile = qos.IMAGE if each.camera else qos.STATE
+            subscribe(each.kind, each.topic, functools.partial(take, each), profile)
+        self._spoken: dict[str, Spoken] = {}
+        self._speakers = [self._speaker(t) for t in expected.forbidding]
+        self._look_again = 0.0
         for kind, name in (
             (PolicyStatus, f'{POLICY}/status'),
             (Embodiment, f'{POLICY}/embodiment'),
@@ -119,35 +101,43 @@ class Listener:
             take = functools.partial(self._latched.__setitem__, name)
             subscribe(kind, expected.name(name), take, qos.LATCHED)
 
-    def close(self) -> None:
-        """Leave the graph."""
-        self._executor.shutdown()
-        self.node.destroy_node()
-
-    def spin(self, seconds: float, until: Callable[[], bool] = lambda: False) -> bool:
-        """Handle messages until `until` holds; False after so many seconds."""
-        end = time.monotonic() + seconds
-        while not until():
-            if (left := end - time.monotonic()) <= 0:
-                return False
-            self._executor.spin_once(timeout_sec=min(left, 0.05))
-        return True
-
     # --- messages -------------------------------------------------------------------------------
 
     def _on_clock(self, message: Clock) -> None:
         self._clock = seconds_from_stamp(message.clock)
 
-    def _arrived(self, each: Input, message: Any) -> Heard:
+    def _speaker(self, topic: str) -> AnyTopic:
+        def take(message: Any) -> None:
+            self._spoken[topic] = Spoken(at=self._wall(), message=message)
+
+        return AnyTopic(self.node, topic, take)
+
+    def look(self) -> bool:
+        """Subscribe to what can forbid motion, once its type is known; False, for `spin`."""
+        if (now := time.monotonic()) > self._look_again:
+            self._look_again = now + LOOK_PERIOD
+            for speaker in self._speakers:
+                speaker.look()
+        return False
+
+    def _wall(self) -> float:
+        return self.node.get_clock().now().nanoseconds * 1e-9
+
+    def _arrived(self, each: Input, message: Any, names: tuple[str, ...] = ()) -> Heard:
         heard = self.heard[each.topic]
-        wall = self.node.get_clock().now().nanoseconds * 1e-9
-        stamp = seconds_from_stamp(message.header.stamp)
-        heard.arrivals.append(Arrival(wall=wall, simulated=self._clock, sent_at=stamp))
+        heard.arrivals.append(
+            Arrival(
+                wall=self._wall(),
+                simulated=self._clock,
+                sent_at=seconds_from_stamp(message.header.stamp),
+                names=names,
+            )
+        )
         return heard
 
     def _on_state(self, each: Input, message: Any) -> None:
-        heard = self._arrived(each, message)
         names = tuple(getattr(message, 'name', ()))
+        heard = self._arrived(each, message, names)
         if names in heard.messages or len(heard.messages) < MAX_NAMES:
             heard.messages[names] = message
 
@@ -174,11 +164,15 @@ class Listener:
     def snapshot(self, duration: float, environment: dict[str, str]) -> Snapshot:
         """Return everything; what the graph is asked for, it is asked now."""
         # From now on nothing is added to what was heard.
+        end = self._wall()
+        spoken = {
+            s.topic: self._spoken.get(s.topic) or Spoken(problem=s.problem) for s in self._speakers
+        }
         heard = {topic: _copy(h) for topic, h in self.heard.items()}
         self._decode()
         for topic, h in heard.items():
             h.undecodable = self.heard[topic].undecodable
-        nodes = self._nodes()
+        nodes = self.nodes()
         services = self._services(nodes)
         controllers, problem = self._controllers(services)
         topics = dict(self.node.get_topic_names_and_types())
@@ -187,13 +181,15 @@ class Listener:
         description = self._latched.get('robot_description')
         return Snapshot(
             duration=duration,
+            end=end,
             nodes=nodes,
             topics={t: tuple(types) for t, types in topics.items()},
             publishers=dict(self._endpoints(topics, self.node.get_publishers_info_by_topic)),
             subscriptions=dict(self._endpoints(topics, self.node.get_subscriptions_info_by_topic)),
             services=services,
             heard=heard,
-            parameters={n: p for n in self._ours(nodes) if (p := self._parameters(n))},
+            spoken=spoken,
+            parameters={n: p for n in self._ours(nodes) if (p := self.parameters(n))},
             policy_checksum=embodiment.checksum if embodiment else '',
             policy_state=status,
             dispatcher_state=self._latched.get(f'{DISPATCHER}/state'),
@@ -202,11 +198,6 @@ class Listener:
             controllers_problem=problem,
             environment=environment,
         )
-
-    def _nodes(self) -> tuple[str, ...]:
-        found = self.node.get_node_names_and_namespaces()
-        own = (self.node.get_name(), self.node.get_namespace())
-        return tuple(sorted(_join(space, name) for name, space in found if (name, space) != own))
 
     def _ours(self, nodes: tuple[str, ...]) -> list[str]:
         names = [self._expected.name(n) for n in (POLICY, DISPATCHER)]
@@ -219,7 +210,7 @@ class Listener:
         for topic in topics:
             found = tuple(
                 Endpoint(
-                    node=_join(i.node_namespace, i.node_name),
+                    node=join(i.node_namespace, i.node_name),
                     type=i.topic_type,
                     qos=i.qos_profile,
                 )
@@ -239,25 +230,6 @@ class Listener:
                 services |= {service: (types[0], full) for service, types in found if types}
         return services
 
-    def _call(self, kind: Any, name: str, request: Any) -> Any:
-        """Return the answer of a service that changes nothing; None if there is none in time."""
-        client = self.node.create_client(kind, name)
-        try:
-            if not self.spin(PATIENCE, client.service_is_ready):
-                return None
-            future = client.call_async(request)
-            return future.result() if self.spin(PATIENCE, future.done) else None
-        finally:
-            self.node.destroy_client(client)
-
-    def _parameters(self, node: str) -> dict[str, Any]:
-        listed = self._call(ListParameters, f'{node}/list_parameters', ListParameters.Request())
-        names = list(listed.result.names) if listed else []
-        request = GetParameters.Request(names=names)
-        answer = self._call(GetParameters, f'{node}/get_parameters', request) if names else None
-        values = map(parameter_value_to_python, answer.values) if answer else ()
-        return dict(zip(names, values, strict=False))
-
     def _controllers(
         self, services: dict[str, tuple[str, str]]
     ) -> tuple[tuple[Controller, ...] | None, str]:
@@ -271,11 +243,14 @@ class Listener:
             return None, 'there is a controller manager, but no controller_manager_msgs here'
         found: list[Controller] = []
         for name in managers:
-            answer = self._call(ListControllers, name, ListControllers.Request())
+            answer = self.call(ListControllers, name, ListControllers.Request())
             if answer is None:
                 return None, f'{name} did not answer'
             found += [
-                Controller(name=c.name, state=c.state, type=c.type) for c in answer.controller
+                Controller(
+                    name=c.name, state=c.state, type=c.type, manager=name.rpartition('/')[0]
+                )
+                for c in answer.controller
             ]
         return tuple(found), ''
 
@@ -288,7 +263,3 @@ def _copy(heard: Heard) -> Heard:
         refused=heard.refused.copy(),
         pictures=set(heard.pictures),
     )
-
-
-def _join(namespace: str, name: str) -> str:
-    return f'{namespace.rstrip("/")}/{name}'

@@ -9,8 +9,8 @@ from typing import Any
 from faster_core.embodiment import Embodiment
 from faster_core.errors import EmbodimentError
 from faster_vla_msgs.msg import DispatcherState, PolicyStatus
-from faster_vla_ros.doctor.expected import DISPATCHER, Expected, POLICY
-from faster_vla_ros.doctor.report import fail, Finding, info, ok, warn
+from faster_vla_ros.doctor.expected import DISPATCHER, Expected, GUARD, POLICY
+from faster_vla_ros.doctor.report import fail, Finding, ok, warn
 from faster_vla_ros.doctor.snapshot import Snapshot
 
 SERVICES = {
@@ -23,10 +23,10 @@ _RESTART = 'start both nodes with the same checkpoint'
 
 def check_nodes(expected: Expected, snapshot: Snapshot) -> Iterator[Finding]:
     """Look for our nodes, and for two nodes of one name."""
-    ours = [expected.name(n) for n in (DISPATCHER, POLICY)]
-    for name in ours:
+    ours = [expected.name(n) for n in (DISPATCHER, POLICY, GUARD)]
+    for name in ours[: 3 if expected.guarded else 2]:
         if snapshot.nodes.count(name) == 0:
-            yield info('node', name.lstrip('/'), 'does not run', 'start it and look again')
+            yield _missing(name, expected)
     counted = {n: snapshot.nodes.count(n) for n in dict.fromkeys(snapshot.nodes)}
     hidden = {n for n in counted if n.rpartition('/')[2].startswith('_')}
     for name, count in counted.items():
@@ -41,6 +41,24 @@ def check_nodes(expected: Expected, snapshot: Snapshot) -> Iterator[Finding]:
             )
         elif name in ours:
             yield ok('node', name.lstrip('/'), 'runs')
+
+
+def _missing(name: str, expected: Expected) -> Finding:
+    if name == expected.name(GUARD):
+        return fail(
+            'node',
+            name.lstrip('/'),
+            'does not run',
+            expected='a guard, as the parameter file says: the base drives on when commands stop',
+            advice='ros2 run faster_vla_ros guard --ros-args --params-file FILE',
+        )
+    return warn(
+        'node',
+        name.lstrip('/'),
+        'does not run',
+        expected='a node: what it does itself is not looked at',
+        advice='start it and look again',
+    )
 
 
 def check_services(expected: Expected, snapshot: Snapshot) -> Iterator[Finding]:
@@ -71,24 +89,51 @@ def check_states(expected: Expected, snapshot: Snapshot) -> Iterator[Finding]:
     if state is not None:
         yield _dispatcher_state(state)
     elif expected.name(DISPATCHER) in snapshot.nodes:
-        yield fail(
-            'state',
-            DISPATCHER,
-            'says nothing on ~/state',
-            expected='a latched state',
-            advice='look at the output of the dispatcher',
-        )
+        yield _mute(DISPATCHER, '~/state', 'look at the output of the dispatcher')
     status = snapshot.policy_state
-    if status is not None and status.state == PolicyStatus.STATE_FAULT:
-        yield fail(
+    if status is not None:
+        yield _policy_state(status)
+    elif expected.name(POLICY) in snapshot.nodes:
+        yield _mute(
+            POLICY,
+            '~/status',
+            'wait until it is configured; look at its output and at '
+            f'`ros2 lifecycle get {expected.name(POLICY)}`',
+        )
+
+
+def _mute(node: str, topic: str, advice: str) -> Finding:
+    return fail(
+        'state', node, f'says nothing on {topic}', expected='a latched state', advice=advice
+    )
+
+
+def _policy_state(status: Any) -> Finding:
+    if status.state == PolicyStatus.STATE_FAULT:
+        return fail(
             'state',
             POLICY,
             f'fault: {status.message}',
             expected='idle or running',
             advice='look at the output of the policy node; deactivate and activate it',
         )
-    elif status is not None:
-        yield ok('state', POLICY, status.message or f'instruction: {status.instruction}')
+    if status.state == PolicyStatus.STATE_STALE_OBSERVATION:
+        return fail(
+            'state',
+            POLICY,
+            f'no chunk: {status.message}',
+            expected='fresh inputs',
+            advice='look at the rows of this input; if all are OK, at sync_slop and the clocks',
+        )
+    if status.state == PolicyStatus.STATE_WARMING_UP:
+        return warn(
+            'state',
+            POLICY,
+            f'warming up: {status.message}',
+            expected='idle or running',
+            advice='wait and look again',
+        )
+    return ok('state', POLICY, status.message or f'instruction: {status.instruction}')
 
 
 def _dispatcher_state(state: Any) -> Finding:
@@ -171,13 +216,12 @@ def check_running_parameters(expected: Expected, snapshot: Snapshot) -> Iterator
         running = snapshot.parameters.get(expected.name(node))
         if not running:
             continue
-        differences = list(_differences(expected.raw[node], running))
-        if differences:
+        if found := list(differences(expected.raw[node], running)):
             yield warn(
                 'running',
                 node,
-                '; '.join(differences[:3])
-                + (f'; {len(differences) - 3} more' if len(differences) > 3 else ''),
+                '; '.join(found[:3])
+                + (f'; {len(found) - 3} more' if len(found) > 3 else ''),
                 expected='what the parameter file says; the other checks judge the file',
                 advice='give the doctor the file the node was started with (--params)',
             )
@@ -185,7 +229,8 @@ def check_running_parameters(expected: Expected, snapshot: Snapshot) -> Iterator
             yield ok('running', node, 'with the parameters of the file')
 
 
-def _differences(file: Mapping[str, Any], running: Mapping[str, Any]) -> Iterator[str]:
+def differences(file: Mapping[str, Any], running: Mapping[str, Any]) -> Iterator[str]:
+    """Yield a sentence for every parameter of a file that a node runs without."""
     for name, value in file.items():
         if name not in running:
             yield f'{name} is not set'

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import collections
-from collections.abc import Mapping
+from collections.abc import Collection, Mapping
 import dataclasses
 import itertools
 import math
@@ -28,12 +28,13 @@ class Endpoint:
 class Arrival:
     """When a message came, by the wall clock and by `/clock` (NaN without one), and its stamp (s).
 
-    `sent_at` is 0 for a stamp that was never set.
+    `sent_at` is 0 for a stamp that was never set; `names` are the joints it names.
     """
 
     wall: float
     simulated: float
     sent_at: float
+    names: tuple[str, ...] = ()
 
 
 @dataclasses.dataclass(kw_only=True)
@@ -64,11 +65,22 @@ class Heard:
         times = [a.wall for a in self.arrivals]
         return (len(times) - 1) / (times[-1] - times[0]) if _grows(times) else 0.0
 
-    @property
-    def largest_gap(self) -> float:
-        """Longest silence between two messages (s); infinite with fewer than two."""
+    def silence(self, end: float) -> float:
+        """Return the seconds between the last message and an end; infinite without messages."""
+        return end - self.arrivals[-1].wall if self.arrivals else math.inf
+
+    def largest_gap(self, end: float) -> float:
+        """Return the longest silence up to an end (s), from the first message on."""
         times = [a.wall for a in self.arrivals]
-        return max((b - a for a, b in itertools.pairwise(times)), default=math.inf)
+        return max((b - a for a, b in itertools.pairwise([*times, end])), default=math.inf)
+
+    def naming(self, names: Collection[tuple[str, ...]]) -> Heard:
+        """Return the part of this record whose messages have one of these lists of names."""
+        return dataclasses.replace(
+            self,
+            arrivals=[a for a in self.arrivals if a.names in names],
+            messages={n: m for n, m in self.messages.items() if n in names},
+        )
 
 
 def _grows(times: list[float]) -> bool:
@@ -76,12 +88,36 @@ def _grows(times: list[float]) -> bool:
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
+class Spoken:
+    """What came on a topic that can forbid motion.
+
+    Attributes:
+        at: when the newest message came (s, wall clock).
+        message: the newest one, of whatever type; None if there was none.
+        problem: why its type cannot be read; empty if it can, or if nobody publishes.
+    """
+
+    at: float = math.nan
+    message: Any = None
+    problem: str = ''
+
+
+@dataclasses.dataclass(frozen=True, kw_only=True)
 class Controller:
-    """A controller of ros2_control and its state: 'active', 'inactive', ..."""
+    """A controller of ros2_control, its state ('active', 'inactive', ...) and its manager.
+
+    `manager` is a full name: two arms may each have an `arm_controller`.
+    """
 
     name: str
     state: str
     type: str
+    manager: str = '/controller_manager'
+
+    @property
+    def full_name(self) -> str:
+        """Below which its topics and actions stand: controllers live where their manager does."""
+        return f'{self.manager.rpartition("/")[0]}/{self.name}'
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
@@ -90,28 +126,32 @@ class Snapshot:
 
     Attributes:
         duration: seconds of listening.
+        end: when listening ended (s, wall clock).
         nodes: full names, one entry per node, so that two of the same name are two entries.
         topics: topic -> message types.
         publishers, subscriptions: topic -> endpoints, without those of the doctor.
         services: service -> (type, node that offers it).
         heard: topic -> what came.
+        spoken: topic that can forbid motion -> what came.
         parameters: node -> parameters it runs with; without nodes that did not answer.
         policy_checksum: of the embodiment a running policy node announced; empty without one.
         policy_state: last `PolicyStatus` of the policy node, None without one.
         dispatcher_state: last `DispatcherState` of the dispatcher, None without one.
         robot_description: latched URDF; empty without one.
-        controllers: of a controller manager; None if it could not be asked.
+        controllers: of all controller managers; None if one could not be asked.
         controllers_problem: why it could not be asked.
         environment: what decides who is seen, name -> value.
     """
 
     duration: float
+    end: float
     nodes: tuple[str, ...] = ()
     topics: Mapping[str, tuple[str, ...]] = dataclasses.field(default_factory=dict)
     publishers: Mapping[str, tuple[Endpoint, ...]] = dataclasses.field(default_factory=dict)
     subscriptions: Mapping[str, tuple[Endpoint, ...]] = dataclasses.field(default_factory=dict)
     services: Mapping[str, tuple[str, str]] = dataclasses.field(default_factory=dict)
     heard: Mapping[str, Heard] = dataclasses.field(default_factory=dict)
+    spoken: Mapping[str, Spoken] = dataclasses.field(default_factory=dict)
     parameters: Mapping[str, Mapping[str, Any]] = dataclasses.field(default_factory=dict)
     policy_checksum: str = ''
     policy_state: Any = None

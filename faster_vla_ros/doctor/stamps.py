@@ -6,7 +6,8 @@ from collections.abc import Iterator
 import itertools
 import math
 
-from faster_vla_ros.doctor.expected import Expected, Input
+from faster_vla_ros.doctor.expected import Expected
+from faster_vla_ros.doctor.inputs import Input, streams
 from faster_vla_ros.doctor.report import fail, Finding, info, ok, warn
 from faster_vla_ros.doctor.snapshot import Arrival, Heard, Snapshot
 
@@ -19,13 +20,13 @@ _SYNCHRONISE = 'synchronise the clocks of the computers (chrony, PTP)'
 def check_stamps(expected: Expected, snapshot: Snapshot) -> Iterator[Finding]:
     """Look at the stamps of every input whose stamps are used."""
     for each in expected.inputs:
-        heard = snapshot.of(each.topic)
-        if not heard.arrivals:
-            continue
-        if not each.stamped:
-            yield info('stamps', each.subject, 'not used: the time of arrival is')
-            continue
-        yield _order(each, heard) or _age(each, heard, snapshot)
+        for part, heard in streams(each, snapshot.of(each.topic)):
+            if not heard.arrivals:
+                continue
+            if not part.stamped:
+                yield info('stamps', part.subject, 'not used: the time of arrival is')
+                continue
+            yield _order(part, heard) or _age(part, heard, snapshot)
 
 
 def _order(each: Input, heard: Heard) -> Finding | None:

@@ -3,15 +3,19 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
+import itertools
 
 from rclpy.duration import Duration
 from rclpy.qos import qos_check_compatible, QoSCompatibility, QoSProfile
 
-from faster_vla_ros.doctor.expected import Expected, Input
+from faster_vla_ros.doctor.expected import Expected
+from faster_vla_ros.doctor.inputs import Input, streams
 from faster_vla_ros.doctor.report import fail, Finding, ok, warn
-from faster_vla_ros.doctor.snapshot import message_type, Snapshot
+from faster_vla_ros.doctor.snapshot import Heard, message_type, Snapshot
 
 MIN_STATE_RATE = 10.0
+# Seconds of silence at the end that a quick driver on a loaded computer may need.
+MAX_SILENCE = 1.0
 NUM_CANDIDATES = 3
 # Centuries; "infinite" is the largest number of nanoseconds, or of seconds, depending on the RMW.
 _INFINITE = 2**62
@@ -44,14 +48,14 @@ def _topic(each: Input, expected: Expected, snapshot: Snapshot) -> Finding:
             expected=wanted,
             advice='correct `transport` or `type` in the parameter file, or choose another topic',
         )
-    for publisher in publishers:
-        if why := incompatible(publisher.qos, each.qos):
+    for publisher, (node, profile) in itertools.product(publishers, each.qos.items()):
+        if why := incompatible(publisher.qos, profile):
             return fail(
                 'topic',
                 each.subject,
-                f'{each.topic}: QoS of {publisher.node} and ours do not match: {why}',
-                expected='a publisher that our subscription (best effort, volatile) can hear',
-                advice='change the QoS of the driver',
+                f'{each.topic}: QoS of {publisher.node} and of {node} do not match: {why}',
+                expected=f'a publisher that the subscription of {node} can hear',
+                advice='change the QoS of the driver, or `qos_overrides` of the parameter file',
             )
     if len(publishers) > 1 and (each.camera or _by_index(each)):
         return warn(
@@ -112,11 +116,11 @@ def check_rates(expected: Expected, snapshot: Snapshot) -> Iterator[Finding]:
     """Compare the rate of every input that has a publisher with what the policy needs."""
     for each in expected.inputs:
         if snapshot.publishers.get(each.topic):
-            yield _rate(each, expected, snapshot)
+            for part, heard in streams(each, snapshot.of(each.topic)):
+                yield _rate(part, heard, expected, snapshot)
 
 
-def _rate(each: Input, expected: Expected, snapshot: Snapshot) -> Finding:
-    heard = snapshot.of(each.topic)
+def _rate(each: Input, heard: Heard, expected: Expected, snapshot: Snapshot) -> Finding:
     steps = expected.embodiment.action_frequency
     least = MIN_STATE_RATE
     wanted = f'at least {least:.1f} Hz'
@@ -124,6 +128,15 @@ def _rate(each: Input, expected: Expected, snapshot: Snapshot) -> Finding:
         ratio = expected.policy['input_rate.warn_ratio']
         least = ratio * steps
         wanted = f'at least {least:.1f} Hz ({ratio:g} of the {steps:g} steps per second)'
+    silence = heard.silence(snapshot.end)
+    if heard.arrivals and silence > max(each.timeout, MAX_SILENCE):
+        return fail(
+            'rate',
+            each.subject,
+            f'silent for the last {silence:.1f} s on {each.topic}',
+            expected=wanted,
+            advice='look at the driver: it has stopped',
+        )
     if len(heard.arrivals) < 2:
         return fail(
             'rate',
@@ -134,7 +147,7 @@ def _rate(each: Input, expected: Expected, snapshot: Snapshot) -> Finding:
             'profile: set config/fastdds_shm.xml for it too, or use compressed images',
         )
     found = f'{heard.rate:.1f} Hz'
-    if 1 / heard.rate > each.timeout:
+    if heard.rate * each.timeout < 1:
         return fail(
             'rate',
             each.subject,
@@ -142,11 +155,12 @@ def _rate(each: Input, expected: Expected, snapshot: Snapshot) -> Finding:
             expected=f'{wanted}; silence of {each.timeout:g} s makes the input stale',
             advice='make the driver faster, or raise `timeout` if the robot may move that blindly',
         )
-    if heard.rate < least or heard.largest_gap > each.timeout:
+    gap = heard.largest_gap(snapshot.end)
+    if heard.rate < least or gap > each.timeout:
         return warn(
             'rate',
             each.subject,
-            f'{found}, longest silence {heard.largest_gap:.2f} s',
+            f'{found}, longest silence {gap:.2f} s',
             expected=f'{wanted} and no silence of {each.timeout:g} s',
             advice='look at driver, network and load of the computers',
         )

@@ -28,7 +28,8 @@ def add_parser(subparsers: argparse._SubParsersAction) -> None:
         action='append',
         default=[],
         metavar='LINK',
-        help='last link of an arm, once per arm; default: the longest chain',
+        help='last link of an arm, its sliding joints included, once per arm; default: the chain '
+        'with most turning joints',
     )
     parser.add_argument(
         '--camera',
@@ -56,6 +57,7 @@ def _run(args: argparse.Namespace) -> int:
         frequency=args.rate,
         horizon=args.horizon,
     )
+    _refuse_ambiguous(draft)
     texts = {
         args.out / f'{args.name}_embodiment.yaml': files.embodiment_text(draft),
         args.out / f'{args.name}_robot.yaml': files.robot_text(draft),
@@ -70,6 +72,21 @@ def _run(args: argparse.Namespace) -> int:
         print(f'left out, no arm and no gripper: {", ".join(left)}')
     print('then: docs/robots.md, "Bring your own robot"')
     return 0
+
+
+def _refuse_ambiguous(draft: Draft) -> None:
+    """Refuse what the policy node would: an id is one camera, or one component.
+
+    Raises:
+        ConfigError: names the camera.
+    """
+    parts = {p.name for p in draft.parts}
+    for camera in draft.cameras:
+        if camera in parts:
+            raise ConfigError(
+                f'--camera {camera}: expected another name than those of the parts of the robot '
+                f'({", ".join(sorted(parts))})'
+            )
 
 
 def _write(texts: dict[pathlib.Path, str]) -> None:

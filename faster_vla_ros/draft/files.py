@@ -14,6 +14,10 @@ SPEED_SHARE = 0.3
 RANGE_MARGIN = 0.02
 # Where the URDF says nothing: slow, and marked.
 UNKNOWN_SPEED = {'turning': 0.3, 'sliding': 0.05}
+# Likewise, and of joints that turn without end: wide, so that what is wrong by far is refused.
+UNKNOWN_RANGE = {'turning': 6.28, 'sliding': 1.0}
+# Of a first set-point from the measured position, rad or m.
+START_OFFSET = {'turning': 0.15, 'sliding': 0.05}
 TODO = 'TODO'
 
 
@@ -41,12 +45,12 @@ class Draft:
 def embodiment_text(draft: Draft) -> str:
     """Return the embodiment file."""
     lines = [
-        f'# Drafted from a URDF with `faster-vla draft-robot`. {TODO}: rate and horizon of your',
-        '# demonstrations, cameras. Nothing here may change once a policy has been trained on it.',
+        '# Drafted from a URDF with `faster-vla draft-robot`. Nothing here may change once a',
+        '# policy has been trained on it.',
         f'name: {draft.name}',
-        f'action_frequency: {draft.frequency}',
-        f'action_horizon: {draft.horizon}',
-        f'cameras: [{", ".join(draft.cameras)}]',
+        f'action_frequency: {draft.frequency}   # {TODO}: Hz of your demonstrations',
+        f'action_horizon: {draft.horizon}   # {TODO}: rows of a chunk',
+        f'cameras: [{", ".join(draft.cameras)}]   # {TODO}: the first is the reference',
         'state:',
         *_components(draft.parts),
         'action:',
@@ -115,18 +119,11 @@ def _dispatcher_lines(part: Part) -> list[str]:
         f'{prefix}max_acceleration: {_numbers(2 * speed(j) for j in part.joints)}'
         f'   # {_units(part, "/s²")}; {TODO}: no URDF has it, half a second to full speed',
     ]
-    if all(math.isfinite(j.lower) for j in part.joints):
-        ends = [end for j in part.joints for end in free_range(j)]
-        lines.append(
-            f'{prefix}position_limits: {_numbers(ends)}   # {_units(part)}; '
-            f"{RANGE_MARGIN:.0%} of the URDF's range left free at either end"
-        )
-    else:
-        endless = ', '.join(j.name for j in part.joints if not math.isfinite(j.lower))
-        lines.append(
-            f'      # {TODO}: {part.name}.position_limits; the URDF has no range for {endless}'
-        )
-    start = 0.15
+    ends = [end for j in part.joints for end in free_range(j)]
+    lines.append(
+        f'{prefix}position_limits: {_numbers(ends)}   # {_units(part)}; {_range_note(part)}'
+    )
+    start = min(START_OFFSET[_motion(j)] for j in part.joints)
     if part.gripper:
         start = max(round(j.upper - j.lower, 4) for j in part.joints)
         start = start if math.isfinite(start) else 0.1
@@ -146,6 +143,7 @@ def _base_lines() -> list[str]:
         '  guard:',
         '    ros__parameters:',
         f'      topics: ["cmd_vel"]   # {TODO}: as base.topic',
+        f'      types: ["twist_stamped"]   # {TODO}: as base.output',
     ]
 
 
@@ -153,11 +151,18 @@ def speed(joint: Joint) -> float:
     """Return the speed that is allowed, rad/s or m/s."""
     if math.isfinite(joint.velocity):
         return _rounded_down(SPEED_SHARE * joint.velocity)
-    return UNKNOWN_SPEED['sliding' if joint.kind == 'prismatic' else 'turning']
+    return UNKNOWN_SPEED[_motion(joint)]
+
+
+def _motion(joint: Joint) -> str:
+    return 'sliding' if joint.kind == 'prismatic' else 'turning'
 
 
 def free_range(joint: Joint) -> tuple[float, float]:
     """Return the range that is allowed, rad or m."""
+    if not math.isfinite(joint.lower):
+        unknown = UNKNOWN_RANGE[_motion(joint)]
+        return -unknown, unknown
     margin = RANGE_MARGIN * (joint.upper - joint.lower)
     return round(joint.lower + margin, 6), round(joint.upper - margin, 6)
 
@@ -173,6 +178,14 @@ def _speed_note(part: Part) -> str:
     if unknown:
         return f'{TODO}: the URDF has none for {", ".join(unknown)}'
     return f"{SPEED_SHARE:.0%} of the URDF's"
+
+
+def _range_note(part: Part) -> str:
+    free = f"{RANGE_MARGIN:.0%} of the URDF's range left free at either end"
+    endless = [j.name for j in part.joints if not math.isfinite(j.lower)]
+    if endless:
+        return f'{TODO}: the URDF has no range for {", ".join(endless)}; {free} of the others'
+    return free
 
 
 def _units(part: Part, per: str = '') -> str:
@@ -198,5 +211,5 @@ def todo_lines(text: str) -> list[str]:
     return [
         f'{number}: {line.strip()}'
         for number, line in enumerate(text.splitlines(), start=1)
-        if TODO in line and not line.startswith('# Drafted') and not line.startswith('# marked')
+        if TODO in line and not line.startswith('#')
     ]

@@ -30,18 +30,20 @@ class Part:
 def layout(robot: Robot, arms: Sequence[str] = ()) -> tuple[Part, ...]:
     """Return arms and grippers: per arm its joints from the base outwards, then what grips.
 
-    A gripper is what moves below an arm's last link, or the end of its chain: sliding joints, and
-    joints that others mimic. Without `arms` the one chain with most turning joints is the arm.
+    A gripper is what moves below an arm's last link, or the end of its chain: joints that others
+    mimic and, without `arms`, sliding joints. Without `arms` the one chain with most turning
+    joints is the arm.
 
     Args:
         robot: the URDF.
-        arms: links at the end of each arm (a flange, a tool frame).
+        arms: links at the end of each arm (a flange, a tool frame); joints that slide on the way
+            there are the arm's own, as a SCARA's last one.
 
     Raises:
         ConfigError: no such link, arms that share joints, or a gripper of several motors.
     """
     tips = list(arms) or [_longest(robot)]
-    chains = [_without_gripper(robot, robot.chain(tip)) for tip in tips]
+    chains = [_without_gripper(robot, robot.chain(tip), sliding=not arms) for tip in tips]
     for tip, chain in zip(tips, chains, strict=True):
         if not chain:
             raise ConfigError(f'--arm {tip}: expected a link that joints turn, found none')
@@ -62,13 +64,12 @@ def layout(robot: Robot, arms: Sequence[str] = ()) -> tuple[Part, ...]:
     return tuple(parts)
 
 
-def _grips(robot: Robot, joint: Joint) -> bool:
-    return joint.kind == 'prismatic' or joint.name in robot.followers
-
-
-def _without_gripper(robot: Robot, chain: tuple[Joint, ...]) -> tuple[Joint, ...]:
-    """Cut off what grips at the end: the tip may be a finger."""
-    while chain and _grips(robot, chain[-1]):
+def _without_gripper(
+    robot: Robot, chain: tuple[Joint, ...], *, sliding: bool = True
+) -> tuple[Joint, ...]:
+    """Cut off what grips at the end: the tip may be a finger. `sliding`: whatever slides grips."""
+    followers = robot.followers
+    while chain and (chain[-1].name in followers or (sliding and chain[-1].kind == 'prismatic')):
         chain = chain[:-1]
     return chain
 

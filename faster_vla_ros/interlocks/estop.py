@@ -20,10 +20,17 @@ class EmergencyStop:
         """Subscribe; `timeout` in seconds, 0: silence means nothing."""
         self._timeout = timeout
         self._pressed, self._heard = False, time.perf_counter()
-        qos.subscription(node, Bool, 'estop', self._take, qos.COMMAND)
+        self._was_pressed = False
+        qos.subscription(node, Bool, 'estop', self._take, qos.REPORT)
 
     def _take(self, message: Bool) -> None:
         self._pressed, self._heard = message.data, time.perf_counter()
+        self._was_pressed |= message.data
+
+    def take_press(self) -> str:
+        """Return `reason`, or that of a press that was let go again since this was asked last."""
+        was, self._was_pressed = self._was_pressed, False
+        return PRESSED if was else self.reason
 
     @property
     def reason(self) -> str:

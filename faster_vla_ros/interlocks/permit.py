@@ -43,6 +43,11 @@ class Permit:
         self._topic.look()
 
     @property
+    def unheard(self) -> bool:
+        """Whether the remote control says nothing: nobody is known to move the robot by it."""
+        return self._heard is None or time.perf_counter() - self._heard > self._timeout
+
+    @property
     def reason(self) -> str:
         """Why the robot may not be moved by programs; empty if it may."""
         if problem := self._topic.problem or self._problem:
@@ -50,7 +55,7 @@ class Permit:
         what = f'{self._field} of {self._topic.topic}'
         if self._heard is None:
             return f'{what} is not known, expected {self._value}'
-        if time.perf_counter() - self._heard > self._timeout:
+        if self.unheard:
             return f'{what} was not told for {self._timeout:g} s, expected {self._value}'
         if self._found != self._value:
             return f'{what} is {self._found}, expected {self._value}'

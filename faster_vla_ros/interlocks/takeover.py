@@ -64,15 +64,25 @@ class Takeover:
     def _others_on(self, topic: str) -> list[str]:
         own = (self._node.get_namespace(), self._node.get_name())
         guard = (self._node.get_namespace(), GUARD)
-        return [
-            info.node_name
+        found = [
+            (info.node_namespace, info.node_name)
             for info in self._node.get_publishers_info_by_topic(topic)
-            if (info.node_namespace, info.node_name) not in (own, guard)
         ]
+        # Started twice: the other one has our name.
+        twins = found.count(own) - self._own.count(topic)
+        return [own[1]] * max(0, twins) + [n[1] for n in found if n not in (own, guard)]
+
+    @property
+    def shared(self) -> bool:
+        """Whether who has taken over publishes on our topics."""
+        return bool(self._rival)
 
     @property
     def reason(self) -> str:
-        """Who has taken over; empty if nobody has."""
+        """Who has taken over, or why that cannot be known; empty if nobody has."""
+        for each in self._topics:
+            if each.problem:
+                return each.problem
         now = time.perf_counter()
         for topic, heard in self._heard.items():
             if now - heard <= self._timeout:

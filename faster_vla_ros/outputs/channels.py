@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+import time
 from typing import Any
 
 from action_msgs.msg import GoalStatus
@@ -11,6 +12,8 @@ from rclpy.node import Node
 
 from faster_vla_ros import qos
 
+# Seconds after which a gripper's goal that was rejected is tried again.
+RETRY = 0.5
 _DONE_WELL = (GoalStatus.STATUS_SUCCEEDED, GoalStatus.STATUS_CANCELED)
 
 
@@ -27,7 +30,7 @@ class TopicChannel:
 
 
 class ActionChannel:
-    """Sends goals; the newest one waits while one is on its way, if only one may be.
+    """Sends goals; if only one may be on its way, the newest of the others waits.
 
     Nothing here waits: answers come through the executor.
     """
@@ -43,52 +46,95 @@ class ActionChannel:
 
         Args:
             client: of the action.
-            one_at_a_time: the next goal waits for the result of the one before.
-            on_failure: called with a sentence when a goal was rejected or did not succeed.
+            one_at_a_time: the next goal waits for the result of the one before, and for the
+                server; one that was rejected or lost with its server is sent again. Else it
+                replaces the one before, and fails without a server: it would come too late.
+            on_failure: called with a sentence when a goal was rejected, lost or did not succeed.
         """
         self._client, self._on_failure = client, on_failure
         self._one_at_a_time = one_at_a_time
         self._waiting: Any = None
-        self._in_flight = 0
-        self._newest = 0
+        self._not_before = 0.0
+        self._sent: Any = None  # newest goal
+        self._newest = 0  # its number
+        self._handle: Any = None  # of the newest goal, once it is accepted
+        self._on_their_way: set[int] = set()
+        self._cancelled = 0  # goals up to this number are not wished for any more
+        self._told_no_server = False
+
+    @property
+    def has_server(self) -> bool:
+        """Whether the action's server is there."""
+        return self._client.server_is_ready()
 
     def send(self, goal: Any) -> None:
         """Send a goal as soon as it may be; it takes the place of one that waits."""
-        self._waiting = goal
+        self._waiting, self._not_before = goal, 0.0
         self.poll()
 
     def poll(self) -> None:
         """Send what waits if the server is there and the goal before has ended."""
-        if self._waiting is None or (self._one_at_a_time and self._in_flight):
-            return
         if not self._client.server_is_ready():
+            self._without_server()
             return
-        goal, self._waiting = self._waiting, None
-        self._in_flight += 1
+        self._told_no_server = False
+        if self._waiting is None or (self._one_at_a_time and self._on_their_way):
+            return
+        if time.perf_counter() < self._not_before:
+            return
+        self._sent, self._waiting, self._handle = self._waiting, None, None
         self._newest += 1
         number = self._newest
-        future = self._client.send_goal_async(goal)
+        self._on_their_way.add(number)
+        future = self._client.send_goal_async(self._sent)
         future.add_done_callback(lambda f: self._answered(number, f))
 
     def forget(self) -> None:
         """Drop a goal that waits: it is no longer wished for."""
         self._waiting = None
 
-    @property
-    def waiting(self) -> bool:
-        """Whether a goal could not be sent yet."""
-        return self._waiting is not None
+    def cancel(self) -> None:
+        """Drop what waits and cancel what is on its way."""
+        self.forget()
+        self._cancelled = self._newest
+        if self._handle is not None and self._newest in self._on_their_way:
+            self._handle.cancel_goal_async()
+
+    def _without_server(self) -> None:
+        lost = bool(self._on_their_way)
+        self._on_their_way.clear()  # their answers will not come
+        if self._one_at_a_time:
+            if lost and self._waiting is None and self._newest > self._cancelled:
+                self._waiting = self._sent
+            failed = self._waiting is not None and not self._told_no_server
+            self._told_no_server |= failed
+        else:
+            failed = lost or self._waiting is not None
+            self._waiting = None
+        if failed:
+            self._on_failure('there is no server')
 
     def _answered(self, number: int, future: Any) -> None:
+        if number not in self._on_their_way:
+            return  # of a server that was gone meanwhile
         handle = future.result()
         if not handle.accepted:
-            self._ended()
+            if self._one_at_a_time and self._waiting is None and number > self._cancelled:
+                self._waiting = self._sent
+                self._not_before = time.perf_counter() + RETRY
+            self._ended(number)
             self._on_failure('the goal was rejected')
             return
+        if number == self._newest:
+            self._handle = handle
+        if number <= self._cancelled:
+            handle.cancel_goal_async()
         handle.get_result_async().add_done_callback(lambda f: self._finished(number, f))
 
     def _finished(self, number: int, future: Any) -> None:
-        self._ended()
+        if number not in self._on_their_way:
+            return
+        self._ended(number)
         answer = future.result()
         # A goal that a newer one replaced ends as aborted, which is what was wanted.
         if answer.status in _DONE_WELL or number != self._newest:
@@ -96,6 +142,6 @@ class ActionChannel:
         text = getattr(answer.result, 'error_string', '') or f'status {answer.status}'
         self._on_failure(f'the goal did not succeed: {text}')
 
-    def _ended(self) -> None:
-        self._in_flight -= 1
+    def _ended(self, number: int) -> None:
+        self._on_their_way.discard(number)
         self.poll()

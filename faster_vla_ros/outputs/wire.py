@@ -11,7 +11,7 @@ from rclpy.action import ActionClient
 from rclpy.node import Node
 
 from faster_core.embodiment import Embodiment
-from faster_core.execution.state import Tick
+from faster_core.execution.state import Action, Tick
 from faster_vla_ros.outputs.channels import ActionChannel, TopicChannel
 from faster_vla_ros.outputs.protocol import GOAL, is_action, Output, OutputConfig, TRAJECTORY
 
@@ -45,6 +45,7 @@ class Wire:
             c.name: np.zeros(c.size) for c in embodiment.action if not c.kind.is_position
         }
         self._last_goal: dict[str, np.ndarray] = {}
+        self._stopped = False
 
     @property
     def trajectories(self) -> tuple[str, ...]:
@@ -52,24 +53,28 @@ class Wire:
         return tuple(n for n, output in self._outputs.items() if output.TAKES == TRAJECTORY)
 
     @property
-    def waiting(self) -> tuple[str, ...]:
-        """Components with a goal that could not be sent: no server, or the last one still runs."""
-        return tuple(n for n, c in self._actions() if c.waiting)
+    def without_server(self) -> tuple[str, ...]:
+        """Actions of components whose server is not there."""
+        return tuple(self._configs[n].action for n, c in self._actions() if not c.has_server)
 
     def send(self, tick: Tick, stamp: Time) -> None:
         """Send what a tick commands."""
         values: dict[str, Any] = {}
+        stopped = tick.state.action is Action.STOP
         for name, output in self._outputs.items():
             if output.TAKES == TRAJECTORY:
                 values[name] = tick.trajectories.get(name)
             elif output.TAKES == GOAL:
-                values[name] = self._new_goal(name, tick.goals[name])
+                values[name] = self._new_goal(name, None if stopped else tick.goals[name])
             else:
                 values[name] = tick.commands[name]
         for name, channel in self._actions():
-            if tick.commands[name] is None:
+            if stopped and not self._stopped and self._outputs[name].TAKES == GOAL:
+                channel.cancel()
+            elif tick.commands[name] is None:
                 channel.forget()
             channel.poll()
+        self._stopped = stopped
         self._send(values, stamp)
 
     def send_zeros(self, stamp: Time) -> None:

@@ -5,11 +5,11 @@ from __future__ import annotations
 import collections
 from collections.abc import Callable, Mapping
 import functools
-import time
 from typing import Any
 
 import numpy as np
 from rclpy.node import Node
+from rclpy.subscription import Subscription
 from rclpy.time import Time
 
 from faster_core.embodiment import Embodiment
@@ -17,6 +17,7 @@ from faster_core.errors import ObservationError
 from faster_vla_ros import qos
 from faster_vla_ros.compat.message_filters import ApproximateTimeSynchronizer, SimpleFilter
 from faster_vla_ros.conversions import seconds_from_stamp
+from faster_vla_ros.input_rates import InputRates
 from faster_vla_ros.policy_parameters import PolicyNodeConfig
 from faster_vla_ros.sensors import images
 from faster_vla_ros.sensors.state import CLOCK_JUMP, StateSource
@@ -27,7 +28,11 @@ SETS = 'sets'
 
 
 class SensorInputs:
-    """Calls back with every synchronised set; keeps messages only, decodes nothing."""
+    """Calls back with every synchronised set; keeps messages only, decodes nothing.
+
+    Attributes:
+        rates: when and how often every camera and source gave something usable.
+    """
 
     def __init__(
         self,
@@ -38,6 +43,7 @@ class SensorInputs:
         on_set: Callable[[float, dict[str, Any], np.ndarray], None],
         on_refused: Callable[[str], None],
         on_jump: Callable[[], None],
+        subscribe: Callable[..., Subscription] | None = None,
     ) -> None:
         """Subscribe to all cameras and state sources.
 
@@ -48,13 +54,14 @@ class SensorInputs:
             on_set: called with stamp (s), camera -> message and the state [S].
             on_refused: called with the reason when an image or a set cannot be used.
             on_jump: called when the clock of the stamps went back; older images are forgotten.
+            subscribe: called as `node.create_subscription`, and in its place if given.
 
         Raises:
             ConfigError: a source cannot fill its state component.
         """
         self._node, self._config, self._embodiment = node, config, embodiment
         self._on_set, self._on_refused, self._on_jump = on_set, on_refused, on_jump
-        self._seen_at: dict[str, float] = {}
+        self.rates = InputRates(node.get_clock())
         self._refused: collections.Counter[str] = collections.Counter()
         # The reference comes first: the others are matched to its stamp.
         self._order = sorted(config.cameras, key=lambda n: n != config['reference_camera'])
@@ -65,8 +72,9 @@ class SensorInputs:
         for name, source in self.sources.items():
             key = (source.config.topic, source.message_type)
             by_topic.setdefault(key, []).append(name)
+        subscribe = subscribe or node.create_subscription
         self._own_subscriptions = [
-            node.create_subscription(
+            subscribe(
                 images.TYPES[camera.transport],
                 camera.topic,
                 functools.partial(self._on_image, name),
@@ -74,7 +82,7 @@ class SensorInputs:
             )
             for name, camera in config.cameras.items()
         ] + [
-            node.create_subscription(
+            subscribe(
                 message_type, topic, functools.partial(self._on_state, tuple(names)), qos.STATE
             )
             for (topic, message_type), names in by_topic.items()
@@ -87,7 +95,7 @@ class SensorInputs:
 
     def clear(self) -> None:
         """Forget images, their sizes, and state seen so far."""
-        self._cleared_at = time.monotonic()
+        self._cleared_at = self.rates.now()
         self._sizes: dict[str, tuple[int, int]] = {}
         for source in self.sources.values():
             source.clear()
@@ -106,10 +114,6 @@ class SensorInputs:
         )
         self._synchronizer.registerCallback(self._on_images)
 
-    def ever_seen(self, name: str) -> bool:
-        """Whether a usable message of a camera or source ever came."""
-        return name in self._seen_at
-
     def counts(self) -> Mapping[str, int]:
         """Return input -> messages refused since it was made, and `SETS` -> sets not used."""
         names = {name: self._refused[name] for name in (*self._config.cameras, SETS)}
@@ -117,13 +121,12 @@ class SensorInputs:
 
     def stale(self) -> dict[str, str]:
         """Return input -> sentence for every input that is older than its timeout."""
-        now, stale = time.monotonic(), {}
+        stale = {}
         for name, config in {**self._config.cameras, **self._config.sources}.items():
             # What never came is late as soon as it had the time to come.
-            age = now - max(self._seen_at.get(name, 0.0), self._cleared_at)
-            if age > config.timeout:
+            if self.rates.age(name, not_before=self._cleared_at) > config.timeout:
                 # The same words as long as it lasts: a status is published when they change.
-                seen = name in self._seen_at
+                seen = self.rates.ever_seen(name)
                 last = f'no message for {config.timeout} s' if seen else 'no message yet'
                 source = self.sources.get(name)
                 problem = source.refusal if source is not None else self._problems.get(name)
@@ -137,7 +140,7 @@ class SensorInputs:
             self._refuse(camera, why)
             return
         self._problems[camera] = ''
-        self._seen_at[camera] = time.monotonic()
+        self.rates.took(camera)
         self._filters[camera].signalMessage(message)
 
     def _refuse(self, name: str, why: str) -> None:
@@ -181,7 +184,7 @@ class SensorInputs:
         stamp = seconds_from_stamp(message.header.stamp)
         for name in names:
             if self.sources[name].add(message, stamp):
-                self._seen_at[name] = time.monotonic()
+                self.rates.took(name)
 
     def _stamp(self, message: Any) -> None:
         if self._config['use_receive_time']:

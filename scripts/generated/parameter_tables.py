@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
+import types
 from typing import Any
 
 
@@ -14,7 +15,8 @@ def parameter_table(table: Mapping[str, Any], prefix: str = '') -> str:
     lines = ['| parameter | type | default | meaning |', '|---|---|---|---|']
     for name, spec in table.items():
         default = '**required**' if spec.default is REQUIRED else _shown(spec.default)
-        allowed = f' ({", ".join(map(str, spec.one_of))})' if len(spec.one_of) > 1 else ''
+        choices = [str(c) for c in spec.one_of if c != '']
+        allowed = f' ({", ".join(choices)})' if len(choices) > 1 else ''
         lines.append(
             f'| `{prefix}{name}` | {names[spec.type]} | {default} | {spec.help}{allowed} |'
         )
@@ -32,6 +34,22 @@ def guard_parameters() -> str:
     from faster_vla_ros.guard import PARAMETERS
 
     return parameter_table(PARAMETERS)
+
+
+def simulated_robot_parameters() -> str:
+    """Return those of `mujoco_robot`, by what has them; names of joints and topics left out."""
+    from faster_vla_ros import mujoco_robot as m
+
+    nothing = types.SimpleNamespace(parts=(), cameras=())
+    control = m.Ros2ControlDialect.parameters(nothing, {'robot': '', 'arm_model': ''})
+    tables = {
+        'Always:': m.CHOICES | m.PARAMETERS,
+        'Of `r1_lite`:': m.R1_LITE_PARAMETERS,
+        'Of the other robots:': m.OTHER_ROBOTS_PARAMETERS,
+        'With the dialect `vendor`:': m.VENDOR_PARAMETERS,
+        'With the dialect `ros2_control`:': control,
+    }
+    return '\n\n'.join(f'{text}\n\n{parameter_table(table)}' for text, table in tables.items())
 
 
 def policy_parameters() -> str:

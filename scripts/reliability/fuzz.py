@@ -26,7 +26,7 @@ from faster_core.execution.state import Action
 from faster_vla_ros.conversions import chunk_from_message
 from scripts.reliability import reporting
 from scripts.reliability.hostile import HostileChunks
-from scripts.reliability.observer import BlendObserver, LimitObserver, read_limits
+from scripts.reliability.observer import BlendObserver, columns, LimitObserver, read_limits
 
 ROOT = pathlib.Path(__file__).resolve().parents[2]
 ROBOT = ROOT / 'config' / 'robots' / 'r1_lite.yaml'
@@ -56,17 +56,12 @@ class Fuzz:
         self.period = 1.0 / config.dispatch_rate
         limits = read_limits(ROBOT, EMBODIMENT)
         self.limits = LimitObserver(limits, self.period)
-        slices = self.embodiment.action_slices
-        self.slices = slices
+        self.slices = self.embodiment.action_slices
         # Compared at rows: what only a limit keeps from the plan says so (LIMIT) and is left out.
         self.blend = BlendObserver(
             self.blend_steps,
-            [
-                i
-                for c in self.embodiment.action
-                if c.kind is not Kind.GRIPPER_POSITION
-                for i in range(slices[c.name].start, slices[c.name].stop)
-            ],
+            columns(self.embodiment, lambda c: c.kind is not Kind.GRIPPER_POSITION),
+            columns(self.embodiment, lambda c: c.kind.is_position),
         )
         self.now = 1000.0
         self.measured = {

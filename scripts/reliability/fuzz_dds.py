@@ -25,7 +25,7 @@ from scripts.reliability import reporting
 from scripts.reliability.bench import Bench
 from scripts.reliability.fuzz import SABOTAGE
 from scripts.reliability.hostile import HostileChunks
-from scripts.reliability.observer import BlendObserver
+from scripts.reliability.observer import BlendObserver, columns
 from scripts.reliability.safety import Command
 
 DOMAIN = 57
@@ -52,12 +52,8 @@ class BlendJudge:
         self._slices, self._dim = e.action_slices, e.action_dim
         self.observer = BlendObserver(
             blend_steps,
-            [
-                i
-                for c in e.action
-                if c.kind is not Kind.GRIPPER_POSITION
-                for i in range(self._slices[c.name].start, self._slices[c.name].stop)
-            ],
+            columns(e, lambda c: c.kind is not Kind.GRIPPER_POSITION),
+            columns(e, lambda c: c.kind.is_position),
         )
         self._positions = {c.name for c in e.action if c.kind.is_position}
         start = np.zeros(self._dim)

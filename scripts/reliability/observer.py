@@ -7,13 +7,15 @@ Hermite splines through their points, as a controller executes them.
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 import dataclasses
 import pathlib
 from typing import Any
 
 import numpy as np
 import yaml
+
+from faster_core.embodiment import Component, Embodiment
 
 POSITIONS = ('joint_position', 'gripper_position')
 # Rounding of 32-bit messages and of clocks, as a share of the limit.
@@ -201,15 +203,22 @@ def spline(
     return place.reshape(-1, size), speed.reshape(-1, size)
 
 
+def columns(embodiment: Embodiment, chosen: Callable[[Component], bool]) -> list[int]:
+    """Return the columns [D] of some components of the action."""
+    slices = embodiment.action_slices
+    names = [c.name for c in embodiment.action if chosen(c)]
+    return [i for n in names for i in range(slices[n].start, slices[n].stop)]
+
+
 class BlendObserver:
     """The plan by its definition (interfaces.md 12.4), to be compared at times of rows.
 
     row = (1 - w) old(t) + w new with w = (i + 1) / (n + 1) for the first n surviving rows.
     """
 
-    def __init__(self, blend_steps: int, blended: Sequence[int]) -> None:
-        """Take n and the columns that blend (grippers switch)."""
-        self._n, self._columns = blend_steps, list(blended)
+    def __init__(self, blend_steps: int, blended: Sequence[int], positions: Sequence[int]) -> None:
+        """Take n, the columns that blend (grippers switch), and those that hold (positions)."""
+        self._n, self._columns, self._positions = blend_steps, list(blended), list(positions)
         self._times = np.empty(0)
         self._values = np.empty((0, 0))
         self.num_compared = 0
@@ -229,9 +238,12 @@ class BlendObserver:
     ) -> None:
         """Take the surviving rows of an accepted chunk; `commanded` [D] is what was sent last."""
         values = np.array(values, dtype=float)
+        after = rest.copy()
+        if self._times.size and self._times[-1] > now + 1e-6:  # positions stay where it ends
+            after[self._positions] = self._values[-1, self._positions]
         for i in range(min(self._n, len(values))):
             covered = self._times.size and times[i] <= self._times[-1] + 1e-6
-            before = self._at(times[i]) if covered else rest
+            before = self._at(times[i]) if covered else after
             w = (i + 1) / (self._n + 1)
             mixed = (1 - w) * before + w * values[i]
             values[i, self._columns] = mixed[self._columns]

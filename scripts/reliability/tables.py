@@ -19,8 +19,14 @@ def _source(name: str, report: Mapping[str, Any]) -> str:
     where = f'{m["cores"]} cores of an {m["cpu"]}, Python {m["python"]}, {m["scheduling"]}'
     return (
         f'`{report["command"]}`; {where}; load {m["load_1min"]:g} before; commit '
-        f'{report["git_sha"][:10]}. [{name}.json](results/reliability/{name}.json)'
+        f'{_commit(report["git_sha"])}. [{name}.json](results/reliability/{name}.json)'
     )
+
+
+def _commit(git_sha: str) -> str:
+    """Return a short commit; what was not committed when it was measured stays visible."""
+    commit, plus, changes = git_sha.partition('+')
+    return commit[:10] + plus + changes
 
 
 def _yes(met: bool) -> str:

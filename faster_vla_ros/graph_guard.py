@@ -1,0 +1,73 @@
+"""The guard of a robot file: is there one, and does it watch what drives the robot?"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+import pathlib
+from typing import Any
+
+from faster_core.errors import ConfigError
+from faster_core.execution.config import robot_file_parameters
+
+# Outputs that a base may go on following; the guard's types have the same names.
+DRIVING = ('twist_stamped', 'twist')
+DEFAULT_TYPE = 'twist_stamped'
+
+
+def guard_part(file: pathlib.Path) -> dict[str, Any] | None:
+    """Return the guard's parameters in a robot file; None if it says nothing of a guard."""
+    return _part(file, 'guard')
+
+
+def completed(file: pathlib.Path) -> dict[str, list[str]]:
+    """Return what a robot file leaves out of its guard's `topics` and `types`.
+
+    Both follow from the outputs of the dispatcher: a guard that listens for another type of
+    message, or on another topic, hears nothing and looks like one that works.
+
+    Raises:
+        ConfigError: topics or types contradict the dispatcher's.
+    """
+    guard = guard_part(file) or {}
+    driven = _driven(_part(file, 'action_dispatcher') or {})
+    sent = {_plain(topic): kind for topic, kind in driven.items()}
+    if not all(isinstance(guard.get(name, []), list) for name in ('topics', 'types')):
+        return {}  # the guard itself says what it expects
+    topics = guard.get('topics', list(driven))
+    types = guard.get('types', [sent.get(_plain(t), DEFAULT_TYPE) for t in topics])
+    for topic, kind in zip(topics, types, strict=False):
+        if sent.get(_plain(topic), kind) != kind:
+            raise ConfigError(
+                f'{file}: guard.types: {topic} is {kind}, and the dispatcher sends '
+                f'{sent[_plain(topic)]} there: the guard would hear nothing'
+            )
+    if unwatched := sorted(set(sent) - {_plain(t) for t in topics}):
+        raise ConfigError(
+            f'{file}: guard.topics: expected every topic the base is driven by, and '
+            f'{", ".join(unwatched)} is missing'
+        )
+    # A list without elements has no type: the guard itself asks for its topics.
+    complete = {'topics': list(topics), 'types': list(types)} if topics else {}
+    return {name: value for name, value in complete.items() if name not in guard}
+
+
+def _part(file: pathlib.Path, node: str) -> dict[str, Any] | None:
+    try:
+        return robot_file_parameters(file, node)
+    except ConfigError:
+        return None  # the node itself says what it misses
+
+
+def _driven(dispatcher: Mapping[str, Any]) -> dict[str, str]:
+    """Return topic -> type of what the dispatcher drives by speed."""
+    found = {}
+    for name in dispatcher.get('components') or ():
+        kind, topic = dispatcher.get(f'{name}.output'), dispatcher.get(f'{name}.topic')
+        if kind in DRIVING and topic:
+            found[topic] = kind
+    return found
+
+
+def _plain(topic: str) -> str:
+    """Return a topic without its slash: in the root, `/cmd_vel` and `cmd_vel` are one."""
+    return str(topic).removeprefix('/')
