@@ -24,9 +24,11 @@ class ChunkOutput:
     Callers of several threads hold a lock.
     """
 
-    def __init__(self, node: LifecycleNode, embodiment: Embodiment) -> None:
-        """Create the publishers."""
-        self._node, self._embodiment = node, embodiment
+    def __init__(
+        self, node: LifecycleNode, embodiment: Embodiment, frame_id: str = 'base_link'
+    ) -> None:
+        """Create the publishers; `frame_id` of Cartesian components."""
+        self._node, self._embodiment, self._frame_id = node, embodiment, frame_id
         self._chunks = qos.publisher(
             node, ActionChunkMsg, '~/action_chunk', qos.CHUNK, lifecycle=True
         )
@@ -50,7 +52,9 @@ class ChunkOutput:
             sequence_id=self.sequence_id,
             embodiment_checksum=embodiment.checksum,
         )
-        message = chunk_to_message(chunk, embodiment, instruction=instruction)
+        message = chunk_to_message(
+            chunk, embodiment, instruction=instruction, frame_id=self._frame_id
+        )
         message.header.stamp = stamp
         self._chunks.publish(message)
         return chunk.stamp
@@ -74,6 +78,7 @@ class ChunkOutput:
             self._embodiment,
             instruction=outcome.job.instruction,
             goal_id=goal_id,
+            frame_id=self._frame_id,
         )
         # The image's own stamp: seconds in a float are some hundred nanoseconds off.
         message.header.stamp = outcome.job.images[reference_camera].header.stamp

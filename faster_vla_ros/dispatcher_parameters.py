@@ -93,7 +93,7 @@ OUTPUT_TABLE = {
     'action': Spec(type=str, help='of the goals, for outputs that are actions'),
     'joints': Spec(type=tuple, default=None, help='names to send; default: the embodiment'),
     'axes': Spec(type=tuple, default=None, help='of the twist; default: the embodiment'),
-    'frame_id': Spec(type=str, default='base_link', help='of Cartesian values, also in chunks'),
+    'frame_id': Spec(type=str, default='base_link', help='of Cartesian values, as in chunks'),
     'scale': Spec(type=float, default=1.0, help='from SI to the wire'),
     'offset': Spec(type=float, default=0.0, help='from SI to the wire'),
     'deadband': Spec(

@@ -236,7 +236,7 @@ class PolicyNode(LifecycleNode):
                 subscribe=functools.partial(qos.subscription, self),
             )
         )
-        self.chunks = self._own(ChunkOutput(self, embodiment))
+        self.chunks = self._own(ChunkOutput(self, embodiment, self.config['frame_id']))
         self.status = self._own(StatusBoard(self))
         self.goals = self._own(GoalServer(self))
         self._own(PolicyServices(self))

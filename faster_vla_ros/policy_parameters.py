@@ -56,6 +56,9 @@ TABLE = {
     'min_replan_period': Spec(
         type=float, default=0.0, at_least=0.0, help='s between the starts of two inferences'
     ),
+    'frame_id': Spec(
+        type=str, default='base_link', help='of Cartesian values in chunks: that of the dispatcher'
+    ),
     'min_confidence': Spec(
         type=float,
         default=None,

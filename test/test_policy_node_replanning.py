@@ -135,3 +135,12 @@ def test_inferences_begin_at_least_min_replan_period_apart(context):
             rig.sense()
             rig.spin_until(lambda count=count: len(begun) == count)
         assert begun[3] - begun[2] < 0.49
+
+
+def test_chunks_carry_the_frame_that_the_dispatcher_expects(context):
+    with h.rig(context, frame_id='base_footprint') as rig:
+        rig.say('grasp the cup')
+        rig.sense()
+        rig.spin_until(rig.moving_chunks)
+        base = rig.moving_chunks()[-1].components[-1]
+        assert (base.name, base.frame_id) == ('base', 'base_footprint')
