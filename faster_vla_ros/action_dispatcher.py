@@ -34,7 +34,7 @@ from faster_core.execution.dispatcher import Dispatcher
 from faster_core.execution.errors import ChunkError
 from faster_core.execution.state import Answer, DispatcherSnapshot, Tick
 from faster_vla_msgs.msg import ActionChunk as ActionChunkMsg
-from faster_vla_ros import dispatcher_parameters, qos
+from faster_vla_ros import dispatcher_parameters, punctual, qos
 from faster_vla_ros.at_enable import EnableMessages
 from faster_vla_ros.conversions import chunk_from_message
 from faster_vla_ros.dispatcher_status import DispatcherBoard
@@ -344,6 +344,7 @@ def main(args: list[str] | None = None) -> int:
     # an exception in the middle of a tick would leave half of its commands unsent.
     for number in _ASKING_TO_END:
         signal.signal(number, lambda *_: ending.set())
+    punctual.ask_for_short_slices()  # before DDS has threads
     rclpy.init(args=args, signal_handler_options=SignalHandlerOptions.NO)
     node = ActionDispatcher()
     executor = SingleThreadedExecutor()
@@ -351,6 +352,7 @@ def main(args: list[str] | None = None) -> int:
     status = 0
     try:
         node.configure()
+        punctual.spare_start_up_from_collection()
         while not ending.is_set():
             executor.spin_once(timeout_sec=0.1)
         node.get_logger().info('ending')

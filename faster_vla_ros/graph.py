@@ -82,7 +82,6 @@ _OF_THE_DEMO = (
 
 # Resolution of the real cameras, (width, height): head as documented, wrists a usual one.
 VENDOR_SIZES = {'head_size': [1280, 720], 'wrist_size': [640, 480]}
-_absolute_names = absolute_names  # the doctor's name for it
 STOP_ORDER = ('policy_node', 'action_dispatcher', 'guard', 'mujoco_robot')
 
 

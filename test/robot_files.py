@@ -49,6 +49,10 @@ class ParametersOf:
         """Nothing is to be declared."""
         return True
 
+    def describe_parameter(self, name: str) -> types.SimpleNamespace:
+        """Everything was given: what a table declares has a description, this has none."""
+        return types.SimpleNamespace(description='')
+
 
 class Publishing(ParametersOf):
     """In place of a node without parameters that publishes.

@@ -11,7 +11,7 @@ import sys
 import venv
 import xml.etree.ElementTree as ET
 
-from project_files import module_file, ROOT
+from project_files import imports_of_file, module_file, python_files, ROOT
 import pytest
 import setuptools
 import yaml
@@ -119,6 +119,20 @@ def test_package_xml_is_format_3_and_complete(name):
     assert root.findtext('name') == name
     assert root.findtext('license') == 'Apache-2.0'
     assert re.fullmatch(r'[\w.-]+@[\w-]+(\.[\w-]+)+', root.find('maintainer').get('email'))
+
+
+def test_package_xml_names_every_ros_package_that_is_imported_and_only_tools_that_are_used():
+    root = _package_xml('faster_vla_ros')
+    declared = {element.text for element in root.findall('exec_depend')}
+    used = set()
+    for path in python_files('faster_vla_ros'):
+        used |= {name.split('.')[0] for name in imports_of_file(path)}
+    ros = {n for n in used if n.endswith('_msgs') or n in ('std_srvs', 'rcl_interfaces')}
+    ros |= used & {'rclpy', 'launch', 'launch_ros', 'cv_bridge', 'message_filters'}
+    ros |= used & {'ament_index_python', 'diagnostic_updater'}
+    # Asked for if it is there (doctor); installed with whoever has controllers.
+    assert ros - declared <= {'controller_manager_msgs'}
+    assert 'launch_testing' not in {element.text for element in root.iter('test_depend')}
 
 
 def test_build_types_are_what_the_build_files_are_written_for():

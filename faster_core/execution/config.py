@@ -286,9 +286,7 @@ def _max_jerk(c: Component, values: Any, max_acceleration: Any) -> np.ndarray:
     if values is not None and max_acceleration is None:
         raise ConfigError(f'{c.name}.max_jerk: needs max_acceleration beside it')
     if values is not None and importlib.util.find_spec('ruckig') is None:
-        raise ConfigError(
-            f"{c.name}.max_jerk: needs ruckig: pip install 'faster_vla_ros[jerk]' or ruckig"
-        )
+        raise ConfigError(f"{c.name}.max_jerk: needs ruckig: pip install '.[jerk]' or ruckig")
     return _per_dimension(c, 'max_jerk', values)
 
 

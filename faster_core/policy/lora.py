@@ -27,7 +27,7 @@ def add_adapters(model: nn.Module, fields: LoraFields) -> None:
     try:
         from peft import inject_adapter_in_model, LoraConfig
     except ImportError as e:
-        raise ConfigError("lora needs peft: pip install 'faster_vla_ros[lora]'") from e
+        raise ConfigError("lora needs peft: pip install '.[lora]'") from e
     pretrained = model.backbone.vlm
     _check_targets(pretrained, fields.targets)
     config = LoraConfig(

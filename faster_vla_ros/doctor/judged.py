@@ -51,7 +51,14 @@ def choose(
         file, why = _folder() / DEFAULT, 'the default: no dispatcher runs'
         if running is not None:
             why = 'the default: the dispatcher tells no parameters'
-    findings = [info('files', 'robot', f'{file}: {why}', '' if robot_file else 'or give --params')]
+    findings = [
+        info(
+            'files',
+            'robot',
+            f'{file}: {why}',
+            '' if robot_file else 'give --params FILE if it is another',
+        )
+    ]
     why = 'given'
     if source is None and embodiment is not None:
         source, why = _source(pathlib.Path(running['embodiment'])), 'what the dispatcher runs with'

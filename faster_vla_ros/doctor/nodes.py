@@ -220,8 +220,7 @@ def check_running_parameters(expected: Expected, snapshot: Snapshot) -> Iterator
             yield warn(
                 'running',
                 node,
-                '; '.join(found[:3])
-                + (f'; {len(found) - 3} more' if len(found) > 3 else ''),
+                '; '.join(found[:3]) + (f'; {len(found) - 3} more' if len(found) > 3 else ''),
                 expected='what the parameter file says; the other checks judge the file',
                 advice='give the doctor the file the node was started with (--params)',
             )

@@ -1,4 +1,4 @@
-"""What a draft needs of a URDF: the tree of joints, what mimics what, limits."""
+"""A URDF, for drafts and the doctor: the tree of joints, what mimics what, limits."""
 
 from __future__ import annotations
 

@@ -26,7 +26,7 @@ class OpenVinoEngine(StepEngine):
             import openvino
         except ImportError as e:
             raise ConfigError(
-                f'engine openvino: {e}; it comes with `pip install faster_vla_ros[openvino]`'
+                f'engine openvino: {e}; it comes with `pip install .[openvino]`'
             ) from e
         if model.device.type != 'cpu' or model.dtype != torch.float32:
             raise ConfigError(
