@@ -440,7 +440,7 @@ def test_a_gripper_goal_stands_when_the_plan_is_no_longer_followed():
     rig.send(rows(hand=(0.01,)))
     assert rig.run(0.2)[-1].goals['hand'] == pytest.approx(0.01)
     rig.dispatcher.stop(rig.now)
-    assert [t.goals['hand'][0] for t in rig.run(0.5)] == pytest.approx([0.01] * 50)
+    assert {float(t.goals['hand'][0]) for t in rig.run(0.5)} == {0.01}
 
 
 def test_permission_taken_brakes_and_falls_silent_like_a_disable():

@@ -22,6 +22,7 @@ from faster_core.chunk import ActionChunk
 from faster_core.embodiment import Embodiment
 from faster_core.execution import checks
 from faster_core.execution.config import check_braking, DispatcherConfig
+from faster_core.execution.continuity import Continuity
 from faster_core.execution.errors import ChunkError, CONTENT_REASONS
 from faster_core.execution.feedback import Feedback
 from faster_core.execution.motion import Motion
@@ -76,10 +77,8 @@ class Dispatcher:
         self._plan: Plan | None = None
         self._motion: Motion | None = None
         self._started = False  # a chunk was accepted since the last enable
-        self._lost: set[str] = set()  # components whose feedback was stale since the last chunk
         self._positions = [c.name for c in embodiment.action if c.kind.is_position]
-        # Positions not commanded now: others may move them, so only a chunk is told again.
-        self._silent = set(self._positions)
+        self._continuity = Continuity(self._positions, self._trajectories)
         self._row_goals: dict[str, np.ndarray] = {}  # of the row that was due last
         self._now = -np.inf
         self._last_tick: float | None = None
@@ -174,7 +173,8 @@ class Dispatcher:
             self._disarm(f'taken over by {who}')
         if shared:
             self._turned = turned
-        self._idle_since, self._silent = None, set(self._positions)
+        self._idle_since = None
+        self._continuity.yielded()
         if self._motion is not None:
             self._motion.stand(
                 [
@@ -274,8 +274,9 @@ class Dispatcher:
         if self._motion is None:
             self._motion = Motion(self._embodiment, self._config, measured)
         elif not self._started:
-            self._motion.restart({n: v for n, v in measured.items() if self._elsewhere(n, v)})
-        self._lost.clear()
+            anew = self._continuity.anew(self._motion, measured, self._config)
+            self._motion.restart(anew)
+        self._continuity.planned()
         anchor = now if not self._started or self._last_tick is None else self._last_tick
         self._started = True
         self._plan = splice(
@@ -293,29 +294,13 @@ class Dispatcher:
         self._turned = True
         return dropped
 
-    def _elsewhere(self, name: str, measured: np.ndarray) -> bool:
-        """Whether motion has to begin anew from where a component is measured.
-
-        Where commands still go out the set-point stays: feedback lags behind it, and a jump back
-        would be one of the robot. Not where others may have moved it: we were silent (no
-        trajectory goes out when it is at its end), nothing was measured for a while, or it is
-        found too far away.
-        """
-        if name in self._lost or name in self._silent:
-            return True
-        if not self._motion.at_rest(name):
-            return False
-        limit = self._config.components[name].max_start_offset
-        away = (np.abs(self._motion.command(name) - measured) > limit).any()
-        return name in self._trajectories or bool(away)
-
     # --- what goes out ------------------------------------------------------------------------
 
     def tick(self, now: float) -> Tick:
         """Return the commands for `now` and why they are what they are."""
         self._advance(now)
         stale = self._feedback.stale(self._now)
-        self._lost.update(self._feedback.lost(self._now))
+        self._continuity.lost(self._feedback.lost(self._now))
         if self._auto_enable and not self._stop_reason and not stale and self._may_enable():
             self.enable(True, now)
         if self._enabled and stale:
@@ -324,7 +309,7 @@ class Dispatcher:
         self._last_tick = self._now
         plan = self._plan
         commands = {c.name: self._command(c.name) for c in self._embodiment.action}
-        self._silent = {n for n in self._positions if commands[n] is None}
+        self._continuity.sent(commands)
         return Tick(
             commands=commands,
             goals=self._goals(commands),
@@ -380,7 +365,7 @@ class Dispatcher:
         """Return the set-point of one component, or None for silence."""
         if self._enabled and self._started:
             return self._motion.command(name)
-        if self._idle_since is None or name in self._silent:
+        if self._idle_since is None or self._continuity.is_silent(name):
             return None  # nothing was sent, or not any more
         # Counted from rest: silence must not follow a speed that some robot goes on executing.
         timeout = self._config.components[name].stop_pub_timeout
@@ -400,12 +385,8 @@ class Dispatcher:
         """Return where positions are to go; what is not followed any more keeps its goal."""
         if self._covers():
             self._row_goals = self._motion.in_range(self._plan.sample(self._now))
-        elif self._silent:
-            self._row_goals = {n: v for n, v in self._row_goals.items() if n not in self._silent}
-        return {
-            n: None if commands[n] is None else self._row_goals.get(n, commands[n])
-            for n in self._positions
-        }
+        self._row_goals = {n: v for n, v in self._row_goals.items() if commands[n] is not None}
+        return {n: self._row_goals.get(n, commands[n]) for n in self._positions}
 
     def _new_trajectories(self) -> dict[str, Trajectory]:
         """Return what replaces the trajectories sent before, if something turned."""

@@ -224,6 +224,7 @@ class Bench:
         """End all processes after a failure, so that what comes next has a chance."""
         self.processes.end_all()
         self.robot.paused.clear()
+        self.robot.frozen.clear()
         self.robot.follows, self.state = True, None
         self.forget()
 

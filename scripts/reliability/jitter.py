@@ -2,11 +2,11 @@
 
     python -m scripts.reliability.jitter --minutes 10 --json FILE
 
-The dispatcher follows chunks at 100 Hz; products of matrices run on all cores at nice 10. Jitter
-is how far the time between two ticks is off 10 ms, by the stamps in the dispatcher's own commands;
-ticks that a chunk brought forward are left out. A bare loop of sleeps in a process of its own, at
-the dispatcher's priority, is the floor of what the machine can do. `--fifo` gives both a real-time
-priority (`chrt -f`).
+The dispatcher follows chunks (`--rate`); products of matrices run on all cores at nice 10. Jitter
+is how far the time between two ticks is off the period, by the stamps in the dispatcher's own
+commands; ticks that a chunk brought forward are left out. A bare loop of sleeps in a process of
+its own, at the dispatcher's priority, is the floor of what the machine can do. `--fifo` gives
+both a real-time priority (`chrt -f`).
 """
 
 from __future__ import annotations
@@ -21,11 +21,11 @@ from typing import Any
 
 import numpy as np
 
+from faster_core.provenance import git_commit
 from scripts.reliability import reporting
 from scripts.reliability.bench import Bench
 
 DOMAIN = 57
-RATE = 100.0
 NICE = 10
 ALLOWED = {'p99': 3.0, 'p999': 10.0}  # ms
 # What is measured is the tick: a robot that waits for a core must not stop it.
@@ -50,7 +50,7 @@ def piece(bench: Bench) -> tuple[list[float], int]:
 def run(args: argparse.Namespace) -> dict[str, Any]:
     """Measure; returns the figures."""
     machine = reporting.machine()
-    with Bench(args.domain, changes=LENIENT | {'dispatch_rate': RATE}, rows=32) as bench:
+    with Bench(args.domain, changes=LENIENT | {'dispatch_rate': args.rate}, rows=32) as bench:
         floor = bench.processes.folder / 'floor.json'
         bench.start_dispatcher(fifo=args.fifo)
         bench.drive()
@@ -64,7 +64,7 @@ def run(args: argparse.Namespace) -> dict[str, Any]:
         bench.processes.start(
             'sleeper',
             'scripts.reliability.sleeper',
-            arguments=['--out', str(floor)],
+            arguments=['--out', str(floor), '--period', str(bench.period)],
             fifo=args.fifo,
         )
         bench.spin(5.0)  # torch is loaded
@@ -87,7 +87,7 @@ def run(args: argparse.Namespace) -> dict[str, Any]:
         figures = reporting.percentiles(jitter, 3)
         return {
             'minutes': args.minutes,
-            'rate': RATE,
+            'rate': args.rate,
             'beside': 'nothing' if args.idle else f'products of matrices, nice {NICE}',
             'scheduling': f'SCHED_FIFO {args.fifo}' if args.fifo else 'SCHED_OTHER, nice 0',
             'jitter_ms': figures,
@@ -101,6 +101,7 @@ def run(args: argparse.Namespace) -> dict[str, Any]:
             'allowed_ms': ALLOWED,
             'met': all(figures[q] <= ALLOWED[q] for q in ALLOWED),
             'load_before': machine['load_1min'],
+            'git_sha': git_commit(),
         }
 
 
@@ -108,6 +109,7 @@ def main() -> int:
     """Measure and report; 1 if a target was missed."""
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument('--minutes', type=float, default=10.0)
+    parser.add_argument('--rate', type=float, default=100.0, help='Hz of the ticks')
     parser.add_argument('--idle', action='store_true', help='without the other process')
     parser.add_argument('--domain', type=int, default=DOMAIN)
     parser.add_argument('--fifo', type=int, default=0, help='real-time priority; 0: none')
@@ -117,7 +119,7 @@ def main() -> int:
     kept = []
     if args.json is not None and args.json.exists():
         kept = json.loads(args.json.read_text(encoding='utf-8'))['runs']
-    key = ('scheduling', 'beside')
+    key = ('rate', 'scheduling', 'beside')
     kept = [r for r in kept if any(r[k] != found[k] for k in key)]
     reporting.write('jitter', {'runs': [*kept, found]}, args.json)
     return int(not found['met'])

@@ -45,6 +45,7 @@ class Robot:
 
     Attributes:
         paused: 'feedback', 'estop', or names of cameras that are silent.
+        frozen: 'feedback' or names of cameras that say the same again and again.
         place: position component -> where it is, [d] SI.
         follows: it goes where it is told.
         last: name of a feedback, camera or the e-stop -> when it was published last (ns).
@@ -59,6 +60,8 @@ class Robot:
             sim_time: publish /clock, from 100 s on.
         """
         self.paused: set[str] = set()
+        self.frozen: set[str] = set()
+        self._stamps: dict[str, Time] = {}
         self.last: dict[str, int] = {}
         self.follows = True
         self.place = {
@@ -114,8 +117,9 @@ class Robot:
         for name, publisher in self._feedback.items():
             scale = PER_METRE if 'gripper' in name else 1.0
             message = JointState(position=[float(v) * scale for v in self.place[name]])
-            message.header.stamp = stamp
-            self.last[name] = time.time_ns()
+            if 'feedback' not in self.frozen:
+                self._stamps[name], self.last[name] = stamp, time.time_ns()
+            message.header.stamp = self._stamps[name]
             publisher.publish(message)
         if self._cameras_on:
             for topic, (field, values) in OTHER_FEEDBACK.items():
@@ -138,6 +142,7 @@ class Robot:
         for name, publisher in self._cameras.items():
             if name not in self.paused:
                 message = CompressedImage(format='jpeg', data=self._picture)
-                message.header.stamp = stamp
-                self.last[name] = time.time_ns()
+                if name not in self.frozen:
+                    self._stamps[name], self.last[name] = stamp, time.time_ns()
+                message.header.stamp = self._stamps[name]
                 publisher.publish(message)

@@ -101,6 +101,16 @@ def policy_killed(bench: Bench) -> Moment:
 def camera_stalls(bench: Bench) -> Moment:
     """One of three cameras is silent."""
     bench.robot.paused.add('head')
+    return _without_head(bench)
+
+
+def camera_freezes(bench: Bench) -> Moment:
+    """One of three cameras shows the same image again and again."""
+    bench.robot.frozen.add('head')
+    return _without_head(bench)
+
+
+def _without_head(bench: Bench) -> Moment:
     moment = _after_plan(bench, bench.robot.last['head'])
     _expect_status(bench, PolicyStatus.STATE_STALE_OBSERVATION, 'head')
     return moment
@@ -172,6 +182,16 @@ def _at_last_rejected(bench: Bench, fault_ns: int, reason: str) -> Moment:
 def feedback_stalls(bench: Bench) -> Moment:
     """No positions are measured any more."""
     bench.robot.paused.add('feedback')
+    return _without_feedback(bench)
+
+
+def feedback_freezes(bench: Bench) -> Moment:
+    """The driver repeats its last message."""
+    bench.robot.frozen.add('feedback')
+    return _without_feedback(bench)
+
+
+def _without_feedback(bench: Bench) -> Moment:
     fault_ns = bench.robot.last['left_arm']
     _expect(bench, (STOP, 'feedback_stale'))
     timeout = bench.parameters.get('feedback_timeout', 0.5)
@@ -262,6 +282,7 @@ PLAN_END = 'end of the plan'
 ROWS = (
     Row(name='policy: kill -9', trigger=PLAN_END, run=policy_killed, real_node=True),
     Row(name='camera stalls', trigger=PLAN_END, run=camera_stalls, real_node=True),
+    Row(name='camera freezes', trigger=PLAN_END, run=camera_freezes, real_node=True),
     Row(name='codes cannot be decoded', trigger=PLAN_END, run=decode_error, real_node=True),
     Row(
         name='exception in the inference thread',
@@ -274,6 +295,7 @@ ROWS = (
     Row(name='chunks 1.5 s late', trigger=PLAN_END, run=late_chunks),
     Row(name='chunks with NaN', trigger='the fourth in a row', run=not_finite_chunks),
     Row(name='joint feedback stalls', trigger='feedback_timeout', run=feedback_stalls),
+    Row(name='joint feedback freezes', trigger='feedback_timeout', run=feedback_freezes),
     Row(name='robot restarts', trigger='feedback_timeout', run=robot_restarts),
     Row(name='robot found elsewhere', trigger='the fourth chunk in a row', run=robot_elsewhere),
     Row(name='e-stop', trigger='message', run=estop),
@@ -326,6 +348,7 @@ def measure(bench: Bench, row: Row) -> Delay:
 
 def _restore(bench: Bench, row: Row) -> None:
     bench.robot.paused.clear()
+    bench.robot.frozen.clear()
     bench.fault('')
     bench.robot.follows = True
     if row.restarts:

@@ -103,16 +103,17 @@ def jitter() -> str:
     """Return the jitter of the dispatcher's tick and the floor of the machine."""
     report = _report('jitter')
     lines = [
-        '| scheduling of both | beside | minutes | milliseconds | p50 | p99 | p99.9 | max | met |',
-        '|---' * 9 + '|',
+        '| scheduling of both | beside | Hz | minutes | milliseconds | p50 | p99 | p99.9 | max '
+        '| met | commit |',
+        '|---' * 11 + '|',
     ]
     for r in report['runs']:
         for key, text in (('jitter_ms', 'dispatcher'), ('floor_ms', 'loop of sleeps')):
             figures = ' | '.join(f'{r[key][q]:.2f}' for q in ('p50', 'p99', 'p999', 'max'))
-            met = _yes(r['met']) if key == 'jitter_ms' else ''
+            last = f'{_yes(r["met"])} | {_commit(r["git_sha"])}' if key == 'jitter_ms' else ' | '
             lines.append(
-                f'| {r["scheduling"]} | {r["beside"]} | {r["minutes"]:g} | {text} | {figures} | '
-                f'{met} |'
+                f'| {r["scheduling"]} | {r["beside"]} | {r["rate"]:g} | {r["minutes"]:g} | {text} '
+                f'| {figures} | {last} |'
             )
     allowed = report['runs'][0]['allowed_ms']
     text = f'Allowed: p99 {allowed["p99"]:g} ms, p99.9 {allowed["p999"]:g} ms.'
