@@ -16,6 +16,7 @@ pytest.importorskip('faster_vla_msgs')
 from dispatcher_rig import COMMANDS, DOMAIN, EARS, LENIENT, parameters, ROBOT_FILE
 from geometry_msgs.msg import Twist, TwistStamped
 from project_files import ROOT
+from rcl_interfaces.srv import GetParameters
 from rclpy.executors import SingleThreadedExecutor
 from rclpy.node import Node
 from rclpy.parameter import Parameter
@@ -64,6 +65,7 @@ class Robot:
             self.meet_guard()
 
     def meet_guard(self):
+        meet_guard(self.node, self.until)
         self.until(lambda: self.commands.get_subscription_count() == 2)
         self.until(lambda: self.node.count_publishers('speed') == 2)
 
@@ -89,6 +91,20 @@ class Robot:
         self.node.destroy_node()
         if self.guard is not None:
             self.guard.destroy_node()
+
+
+def meet_guard(node, until):
+    """Wait until a guard answers: one that was killed is still counted for a while."""
+    client = node.create_client(GetParameters, '/guard/get_parameters')
+    asked = []
+
+    def answered():
+        if not asked or time.monotonic() > asked[-1][1] + 0.5:
+            asked.append((client.call_async(GetParameters.Request()), time.monotonic()))
+        return any(future.done() for future, _ in asked)
+
+    until(answered)
+    node.destroy_client(client)
 
 
 @pytest.fixture
@@ -221,9 +237,11 @@ def killed_while_driving(start, make_rig, *, guarded):
     guard = None
     if guarded:
         guard = start('faster_vla_ros.guard', {'topics': [topic], 'timeout': TIMEOUT}, 'guard')
-        rig.until(lambda: rig.node.count_publishers(topic) == 1, 'the guard')
+        meet_guard(rig.node, rig.until)
     dispatcher = start('faster_vla_ros.action_dispatcher', parameters(), 'action_dispatcher')
     rig.drive(0.15)
+    heard = time.monotonic() + HEARD
+    rig.move_until(lambda: time.monotonic() > heard)
     dispatcher.send_signal(signal.SIGKILL)
     killed = time.time_ns()
     return rig, killed, guard

@@ -330,7 +330,7 @@ def test_adapters_where_peft_is_not_installed_are_refused_with_the_way_to_get_it
 ):
     monkeypatch.setitem(sys.modules, 'peft', None)
     config = _config(model=_pretrained(vlm), lora=LORA)
-    with pytest.raises(ConfigError, match=r'pip install .faster_vla_ros\[lora\]'):
+    with pytest.raises(ConfigError, match=r'pip install .\.\[lora\]'):
         next(train(config, demos, tokenizers / 'rvq', tmp_path / 'run'))
 
 
