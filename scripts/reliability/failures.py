@@ -12,6 +12,7 @@ to go on or hold.
 from __future__ import annotations
 
 import argparse
+from collections.abc import Callable
 import itertools
 import json
 import math
@@ -21,6 +22,7 @@ import sys
 import time
 from typing import Any
 
+from faster_core.provenance import git_commit
 from faster_vla_msgs.msg import DispatcherState
 from scripts.reliability import reporting
 from scripts.reliability.bench import Bench
@@ -113,9 +115,10 @@ def goes_on(bench: Bench, name: str, seconds: float) -> dict[str, Any]:
     }
 
 
-def run(args: argparse.Namespace) -> dict[str, Any]:
-    """Measure rows, grouped by what has to run."""
+def run(args: argparse.Namespace, keep: Callable[[dict[str, Any]], None]) -> dict[str, Any]:
+    """Measure rows, grouped by what has to run; `keep` is called after each."""
     rows: dict[str, Any] = {}
+    commit = {'git_sha': git_commit()}
     result: dict[str, Any] = {'dispatch_rate': 50.0}
     for real_node, sim_time in ((False, False), (True, False), (False, True)):
         group = (real_node, sim_time)
@@ -127,13 +130,14 @@ def run(args: argparse.Namespace) -> dict[str, Any]:
             continue
         with Bench(args.domain, real_node=real_node, sim_time=sim_time, seed=args.seed) as bench:
             for row in chosen:
-                rows[row.name] = measure_row(bench, row, args.repetitions)
+                rows[row.name] = measure_row(bench, row, args.repetitions) | commit
                 found = rows[row.name]['from_trigger_ms']
                 print(f'{row.name}: {found}', file=sys.stderr, flush=True)
                 if row.guard:
                     result['without_guard'] = measure_without_guard(bench)
+                keep(result | {'rows': list(rows.values())})
             for name in others:
-                rows[name] = goes_on(bench, name, args.seconds)
+                rows[name] = goes_on(bench, name, args.seconds) | commit
     return result | {'rows': list(rows.values())}
 
 
@@ -146,7 +150,8 @@ def merged(new: dict[str, Any], path: pathlib.Path | None) -> dict[str, Any]:
     if path is None or not path.exists():
         return new
     old = json.loads(path.read_text(encoding='utf-8'))
-    rows = {r['event']: r for r in [*old['rows'], *new['rows']]}
+    before = {'git_sha': old['git_sha']}
+    rows = {r['event']: before | r for r in [*old['rows'], *new['rows']]}
     order = [*(r.name for r in ROWS), *GOES_ON]
     return (
         {'without_guard': old.get('without_guard')}
@@ -167,7 +172,11 @@ def main() -> int:
     parser.add_argument('--seed', type=int, default=0)
     parser.add_argument('--json', type=pathlib.Path, help='other rows in it stay')
     args = parser.parse_args()
-    result = merged(run(args), args.json)
+
+    def keep(result: dict[str, Any]) -> None:
+        reporting.write('failures', merged(result, args.json), args.json, show=False)
+
+    result = merged(run(args, keep), args.json)
     reporting.write('failures', result, args.json)
     drives_on = not (result.get('without_guard') or {'zeros': 0})['zeros']
     return int(not (all(r['met'] for r in result['rows']) and drives_on))

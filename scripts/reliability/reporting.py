@@ -45,8 +45,10 @@ def machine() -> dict[str, Any]:
     }
 
 
-def write(name: str, result: dict[str, Any], path: pathlib.Path | None) -> None:
-    """Print a result and write it to a file, with machine, commit and command."""
+def write(
+    name: str, result: dict[str, Any], path: pathlib.Path | None, *, show: bool = True
+) -> None:
+    """Write a result to a file and show it, with machine, commit and command."""
     given = sys.argv[1:]
     if '--json' in given:  # where it was written does not matter
         at = given.index('--json')
@@ -60,4 +62,5 @@ def write(name: str, result: dict[str, Any], path: pathlib.Path | None) -> None:
     if path is not None:
         path.parent.mkdir(parents=True, exist_ok=True)
         path.write_text(text + '\n', encoding='utf-8')
-    print(text)
+    if show:
+        print(text)

@@ -73,6 +73,11 @@ def failures() -> str:
             f' Dispatcher killed without a guard: {without["zeros"]} zeros follow, the chassis is '
             f'left with {without["last_speed"]:g} m/s.'
         )
+    commits = sorted({r['git_sha'] for r in report['rows']})
+    if len(commits) > 1:
+        of = {c: [r['event'] for r in report['rows'] if r['git_sha'] == c] for c in commits}
+        parts = [f'{_commit(c)}: {", ".join(names)}' for c, names in of.items()]
+        text += f' Commits: {"; ".join(parts)}.'
     return '\n'.join([*lines, '', text, '', _source('failures', report)])
 
 
