@@ -192,7 +192,7 @@ class ActionDispatcher(Node):
             self.dispatcher.stop(self._now(), reason)
         elsewhere = self._elsewhere() if elsewhere is None else elsewhere
         if elsewhere and self._commanded_by_others():
-            self.dispatcher.yield_to(elsewhere, self._now(), shared=self._takeover.shared)
+            self.dispatcher.yield_to(elsewhere, self._now(), shared=self._shared())
         elif elsewhere:
             self.dispatcher.disarm(elsewhere, self._now())
         # One reading: the stamp of a command is the time it was computed for.
@@ -209,13 +209,17 @@ class ActionDispatcher(Node):
     def _elsewhere(self) -> str:
         """Return who moves the robot, if it is not for us to do; empty if it is."""
         permit = self._permit.reason if self._permit is not None else ''
-        return permit or self._takeover.reason
+        return permit or self._takeover.reason or self._board.twin.reason
 
     def _commanded_by_others(self) -> bool:
         """Whether somebody may be moving the robot; a remote control that is gone does not."""
-        if self._takeover.reason:
+        if self._takeover.reason or self._board.twin.reason:
             return True
         return self._permit is not None and bool(self._permit.reason) and not self._permit.unheard
+
+    def _shared(self) -> bool:
+        """Whether who moves the robot does so on our topics."""
+        return self._takeover.shared or bool(self._board.twin.reason)
 
     def _on_goal_failure(self, component: str, why: str, stops: bool) -> None:
         self.get_logger().error(why)
@@ -286,12 +290,13 @@ class ActionDispatcher(Node):
     # --- services -----------------------------------------------------------------------------
 
     def _on_enable(self, request: SetBool.Request, response: SetBool.Response) -> SetBool.Response:
+        if request.data:
+            self._look()
         if request.data and (why := self._why_not_enable()):
             return self._answer(Answer(success=False, message=why), response)
         return self._answer(self.dispatcher.enable(request.data, self._now()), response)
 
     def _why_not_enable(self) -> str:
-        self._look()
         if why := self._elsewhere():
             return f'the robot is not ours to move: {why}'
         if missing := self._wire.without_server:

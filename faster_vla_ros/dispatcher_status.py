@@ -24,6 +24,7 @@ from faster_vla_ros.conversions import (
     duration_from_seconds,
     seconds_from_stamp,
 )
+from faster_vla_ros.interlocks.twin import Twin
 
 # Ticks over which their punctuality is judged, about ten seconds.
 NUM_TICKS = 500
@@ -48,6 +49,7 @@ class DispatcherBoard:
         self._reports = qos.publisher(node, ChunkReportMsg, '~/chunk_report', qos.REPORT)
         self._planned = qos.publisher(node, ActionChunkMsg, '~/planned', qos.CHUNK)
         self._diagnostics = qos.publisher(node, DiagnosticArray, '/diagnostics', qos.REPORT)
+        self.twin = Twin(node)
         self._snapshot: DispatcherSnapshot | None = None
         self._rejected_before = 0
         self._rejected_in_a_row = 0
@@ -120,6 +122,7 @@ class DispatcherBoard:
             rejected_counts=list(s.rejected.values()),
         )
         message.header.stamp = self._node.get_clock().now().to_msg()
+        self.twin.said(message)
         self._state.publish(message)
 
     def _diagnose(self, s: DispatcherSnapshot) -> DiagnosticArray:

@@ -8,7 +8,7 @@ import pytest
 pytest.importorskip('rclpy')
 pytest.importorskip('faster_vla_msgs')
 
-from dispatcher_rig import COMMANDS
+from dispatcher_rig import COMMANDS, LATCHED
 from geometry_msgs.msg import Point, PointStamped, TwistStamped
 from robot_files import Publishing
 from sensor_msgs.msg import JointState
@@ -256,15 +256,20 @@ def test_we_ourselves_and_the_guard_are_no_rivals_and_everybody_else_is():
     assert takeover.reason == 'teleop, which publishes on /cmd_vel'
 
 
-def test_a_second_dispatcher_of_our_name_is_a_rival():
-    graph = _Graph('action_dispatcher', 'action_dispatcher')
-    takeover = Takeover(graph, topics=[], own_topics=['/cmd_vel'], timeout=0.5)
-    takeover.look()
-    assert takeover.reason == 'action_dispatcher, which publishes on /cmd_vel'
-    assert takeover.shared
-    both = Takeover(graph, topics=[], own_topics=['/cmd_vel', '/cmd_vel'], timeout=0.5)
-    both.look()
-    assert not both.reason  # two components of ours on one topic
+def test_a_second_dispatcher_of_our_name_silences_us_and_goes_by_its_states(make_rig):
+    rig = make_rig()
+    rig.drive()
+    states = rig.node.create_publisher(DispatcherState, '/action_dispatcher/state', LATCHED)
+    message = DispatcherState()
+    message.header.stamp.sec = 1
+    timer = rig.node.create_timer(0.5, lambda: states.publish(message))
+    rig.until(lambda: not rig.dispatcher.dispatcher.plan, 'yielded')
+    assert silent(rig)
+    assert 'a second dispatcher' in rig.enable().message
+    rig.node.destroy_timer(timer)
+    rig.until(lambda: rig.enable().success, 'enabled when the other one is gone')
+    rig.spin(1.5)  # our own states, once a second, are not taken for another's
+    assert rig.state.enabled
 
 
 def test_a_declared_topic_of_a_type_that_is_not_installed_keeps_motion_off():
@@ -288,7 +293,7 @@ def test_a_press_of_the_emergency_stop_counts_although_it_was_let_go_at_once():
 
 
 def test_without_require_enable_motion_waits_for_the_interlocks(make_rig):
-    rig = make_rig(**PERMIT, require_enable=False)
+    rig = make_rig(**PERMIT, require_enable=False, takeover__publishers=False)
     rig.until(rig.connected)
     rig.spin(0.5)
     assert not rig.state.enabled

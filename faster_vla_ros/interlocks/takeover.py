@@ -64,13 +64,11 @@ class Takeover:
     def _others_on(self, topic: str) -> list[str]:
         own = (self._node.get_namespace(), self._node.get_name())
         guard = (self._node.get_namespace(), GUARD)
-        found = [
-            (info.node_namespace, info.node_name)
+        return [
+            info.node_name
             for info in self._node.get_publishers_info_by_topic(topic)
+            if (info.node_namespace, info.node_name) not in (own, guard)
         ]
-        # Started twice: the other one has our name.
-        twins = found.count(own) - self._own.count(topic)
-        return [own[1]] * max(0, twins) + [n[1] for n in found if n not in (own, guard)]
 
     @property
     def shared(self) -> bool:
