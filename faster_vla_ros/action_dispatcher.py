@@ -192,7 +192,7 @@ class ActionDispatcher(Node):
             self.dispatcher.stop(self._now(), reason)
         elsewhere = self._elsewhere() if elsewhere is None else elsewhere
         if elsewhere and self._commanded_by_others():
-            self.dispatcher.yield_to(elsewhere, self._now(), shared=self._shared())
+            self.dispatcher.yield_to(elsewhere, self._now(), shared=self._takeover.shared)
         elif elsewhere:
             self.dispatcher.disarm(elsewhere, self._now())
         # One reading: the stamp of a command is the time it was computed for.
@@ -202,7 +202,10 @@ class ActionDispatcher(Node):
         if self._at_enable is not None:
             self._at_enable.update(tick.state.enabled)
         self._wire.send(tick, stamp)
-        self._board.update(_with_reason(tick.state, elsewhere))
+        why = elsewhere
+        if not (why or tick.state.enabled or self.config.rules.require_enable):
+            why = self._why_not_enable()
+        self._board.update(_with_reason(tick.state, why))
         self._board.planned(tick.commands, stamp)
         return tick
 
@@ -212,14 +215,13 @@ class ActionDispatcher(Node):
         return permit or self._takeover.reason or self._board.twin.reason
 
     def _commanded_by_others(self) -> bool:
-        """Whether somebody may be moving the robot; a remote control that is gone does not."""
-        if self._takeover.reason or self._board.twin.reason:
+        """Whether somebody may be moving the robot: then nothing is braked.
+
+        A remote control that is gone does not, nor a second dispatcher: it hears us as well.
+        """
+        if self._takeover.reason:
             return True
         return self._permit is not None and bool(self._permit.reason) and not self._permit.unheard
-
-    def _shared(self) -> bool:
-        """Whether who moves the robot does so on our topics."""
-        return self._takeover.shared or bool(self._board.twin.reason)
 
     def _on_goal_failure(self, component: str, why: str, stops: bool) -> None:
         self.get_logger().error(why)

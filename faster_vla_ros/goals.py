@@ -100,6 +100,11 @@ class GoalServer:
             return None
         return goal.handle.goal_id
 
+    def clock_jumped(self) -> None:
+        """Expect the next chunk from now on: time that was jumped over does not count."""
+        if self._goal is not None:
+            self._goal.last_chunk = self._ages.now()
+
     def destroy(self) -> None:
         """Free the endpoints, after `end`; what the dispatcher still answers is not heard."""
         self._give_up(float('inf'))

@@ -28,7 +28,7 @@ def placed(spec: NodeSpec, namespace: str, absolute: Sequence[str]) -> NodeSpec:
 def absolute_names(file: pathlib.Path) -> tuple[str, ...]:
     """Return the absolute topics and actions of a robot file."""
     found: dict[str, None] = {}
-    for node in ('policy_node', 'action_dispatcher'):
+    for node in ('policy_node', 'action_dispatcher', 'guard'):
         try:
             values = robot_file_parameters(file, node)
         except ConfigError:

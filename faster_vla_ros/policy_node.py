@@ -296,6 +296,7 @@ class PolicyNode(LifecycleNode):
     def _on_stamps_back(self) -> None:
         self.get_logger().info('the stamps of the images went back: buffers cleared')
         self.instructions.clock_jumped()
+        self.goals.clock_jumped()
 
     def _on_jump(self, jump: Any) -> None:
         seconds = jump.delta.nanoseconds / 1e9

@@ -256,15 +256,17 @@ def test_we_ourselves_and_the_guard_are_no_rivals_and_everybody_else_is():
     assert takeover.reason == 'teleop, which publishes on /cmd_vel'
 
 
-def test_a_second_dispatcher_of_our_name_silences_us_and_goes_by_its_states(make_rig):
+def test_a_second_dispatcher_of_our_name_brakes_us_and_goes_by_its_states(make_rig):
     rig = make_rig()
     rig.drive()
     states = rig.node.create_publisher(DispatcherState, '/action_dispatcher/state', LATCHED)
     message = DispatcherState()
     message.header.stamp.sec = 1
     timer = rig.node.create_timer(0.5, lambda: states.publish(message))
-    rig.until(lambda: not rig.dispatcher.dispatcher.plan, 'yielded')
-    assert silent(rig)
+    rig.until(lambda: not rig.dispatcher.dispatcher.plan, 'disarmed')
+    count = len(rig.base_speeds)
+    rig.until(lambda: rig.base_speeds[-1] == 0.0, 'zeros')
+    assert any(0.0 < v < 0.2 for v in rig.base_speeds[count - 5 :])  # not cut off
     assert 'a second dispatcher' in rig.enable().message
     rig.node.destroy_timer(timer)
     rig.until(lambda: rig.enable().success, 'enabled when the other one is gone')
@@ -277,6 +279,9 @@ def test_a_declared_topic_of_a_type_that_is_not_installed_keeps_motion_off():
     takeover = Takeover(graph, topics=['/joy'], own_topics=[], timeout=0.5)
     takeover.look()
     assert 'hdas_msg/msg/ControllerSignalStamped is not installed' in takeover.reason
+    graph.names = ()
+    takeover.look()
+    assert not takeover.reason
 
 
 def test_a_press_of_the_emergency_stop_counts_although_it_was_let_go_at_once():

@@ -124,7 +124,7 @@ def _wire(**names):
 
 def tick(**commands):
     """Return a tick that commands these values."""
-    return Tick(commands=commands, state=types.SimpleNamespace(action=Action.FOLLOW))
+    return Tick(commands=commands, state=types.SimpleNamespace(action=Action.FOLLOW, enabled=True))
 
 
 def test_the_wire_sends_what_is_commanded_and_is_silent_about_the_rest():

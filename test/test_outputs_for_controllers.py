@@ -347,14 +347,14 @@ def rig(monkeypatch, control_msgs):
     return types.SimpleNamespace(node=node, client=client, wire=made, told=told)
 
 
-def tick(gripper, *, way=None, action=Action.FOLLOW):
+def tick(gripper, *, way=None, action=Action.FOLLOW, enabled=True):
     silent = gripper is None
     value = None if silent else np.array([gripper])
     return Tick(
         commands={'arm': None if silent else np.zeros(2), 'gripper': value, 'base': None},
         goals={'arm': None if silent else np.zeros(2), 'gripper': value},
         trajectories={} if way is None else {'arm': way},
-        state=types.SimpleNamespace(action=action),
+        state=types.SimpleNamespace(action=action, enabled=enabled and action is not Action.STOP),
     )
 
 
@@ -396,6 +396,7 @@ def test_a_stop_cancels_the_grippers_goal_and_sends_no_other_until_motion_goes_o
     assert [g.command.position for g in rig.client.cancelled] == [0.02]
     rig.client.finish(status=GoalStatus.STATUS_CANCELED)
     rig.wire.send(tick(0.045, action=Action.STOP), STAMP)
+    rig.wire.send(tick(0.045, action=Action.NONE, enabled=False), STAMP)  # after a reset
     assert len(rig.client.goals) == 1
     rig.wire.send(tick(0.02), STAMP)
     assert [g.command.position for g in rig.client.goals] == [0.02, 0.02]

@@ -265,7 +265,16 @@ def test_a_stop_in_the_tick_of_a_take_over_ends_the_trajectory():
     rig.drive(arm_speed=0.5)
     rig.dispatcher.stop(rig.now, 'estop')
     rig.dispatcher.yield_to('teleop', rig.now, shared=True)
-    assert list(rig.tick().trajectories) == ['arm']
+    way = rig.tick().trajectories['arm']
+    assert way.times[-1] > 0.5 / 10.0  # braked, not brought to a halt at once
+
+
+def test_a_chunk_in_the_tick_of_a_take_over_of_that_controller_sends_no_trajectory():
+    rig = Rail()
+    rig.drive(arm_speed=0.5)
+    assert rig.send().accepted
+    rig.dispatcher.yield_to('teleop', rig.now, shared=True)
+    assert not rig.tick().trajectories
 
 
 def test_a_limit_lowered_at_run_time_reaches_a_running_trajectory():

@@ -128,6 +128,7 @@ class Dispatcher:
         if self._enabled:
             return Answer(success=True, message='already enabled')
         self._enabled, self._started, self._violations = True, False, 0
+        self._row_goals = {}
         self._message = 'waiting for the first chunk'
         return Answer(success=True, message='enabled (was disabled)')
 
@@ -167,7 +168,7 @@ class Dispatcher:
         A latched stop stays.
         """
         self._advance(now)
-        turned = self._turned
+        turned = self._turned and bool(self._stop_reason)  # a stop goes out all the same
         if self._enabled or self._idle_since is not None:
             self._auto_enable = False
             self._disarm(f'taken over by {who}')
@@ -180,7 +181,7 @@ class Dispatcher:
                 [
                     c.name
                     for c in self._embodiment.action
-                    if shared or c.name not in self._trajectories
+                    if (shared and not turned) or c.name not in self._trajectories
                 ]
             )
 
@@ -386,7 +387,7 @@ class Dispatcher:
         if self._covers():
             self._row_goals = self._motion.in_range(self._plan.sample(self._now))
         self._row_goals = {n: v for n, v in self._row_goals.items() if commands[n] is not None}
-        return {n: self._row_goals.get(n, commands[n]) for n in self._positions}
+        return {n: self._row_goals.get(n) for n in self._positions}
 
     def _new_trajectories(self) -> dict[str, Trajectory]:
         """Return what replaces the trajectories sent before, if something turned."""

@@ -82,7 +82,7 @@ class Tick:
         commands: every action component -> set-point [d] (SI), or None: send nothing.
         state: what is done and why.
         goals: every position component -> where it is to go [d], without the way there: the row
-            due now while a plan is followed, else as `commands`. For grippers that move by
+            that was due last since motion was enabled, or None. For grippers that move by
             themselves.
         trajectories: component that is sent as a trajectory -> what replaces the last one; only
             in the tick in which there is something else to do than before.

@@ -26,6 +26,7 @@ class AnyTopic:
         """Subscribe as soon as the type of the topic is known."""
         if self._subscription is not None:
             return
+        self.problem = ''
         for info in self._node.get_publishers_info_by_topic(self.topic):
             try:
                 kind = message_class(info.topic_type)

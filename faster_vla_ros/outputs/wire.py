@@ -65,13 +65,14 @@ class Wire:
             if output.TAKES == TRAJECTORY:
                 values[name] = tick.trajectories.get(name)
             elif output.TAKES == GOAL:
-                values[name] = self._new_goal(name, None if stopped else tick.goals[name])
+                goal = tick.goals[name] if tick.state.enabled else None
+                values[name] = self._new_goal(name, goal)
             else:
                 values[name] = tick.commands[name]
         for name, channel in self._actions():
             if stopped and not self._stopped and self._outputs[name].TAKES == GOAL:
                 channel.cancel()
-            elif tick.commands[name] is None:
+            elif tick.commands[name] is None or not tick.state.enabled:
                 channel.forget()
             channel.poll()
         self._stopped = stopped
