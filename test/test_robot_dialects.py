@@ -62,13 +62,13 @@ def robot(name, dialect, **more):
         yield node, wire
 
 
-@pytest.fixture(scope='module')
+@pytest.fixture
 def fr3():
     with robot('fr3', 'ros2_control') as both:
         yield both
 
 
-@pytest.fixture(scope='module')
+@pytest.fixture
 def r1_lite():
     with robot('r1_lite', 'ros2_control') as both:
         yield both

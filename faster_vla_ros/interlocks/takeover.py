@@ -13,10 +13,11 @@ from faster_vla_ros.interlocks.any_topic import AnyTopic
 
 # Publishes zeros on the same topics when we are gone; never a rival.
 GUARD = 'guard'
-# An endpoint may be discovered before its node: it may still turn out to be ours.
+# An endpoint may be discovered before its node: it may still turn out to be ours. Names come on a
+# topic of their own; that of a guard came up to 2 s late to a dispatcher that had just started.
 UNKNOWN = '_NODE_NAME_UNKNOWN_'
-# Looks after which somebody without a name is a rival all the same.
-PATIENCE = 5
+# Looks after which somebody without a name is a rival all the same; 3 s.
+PATIENCE = 15
 
 
 class Takeover:

@@ -53,6 +53,7 @@ GUARD_TIMEOUT = 0.1
 EARS = QoSProfile(depth=500, reliability=ReliabilityPolicy.BEST_EFFORT)
 LATCHED = QoSProfile(depth=50, durability=DurabilityPolicy.TRANSIENT_LOCAL)
 PATIENCE = 60.0
+TRIALS = 3  # to set the robot in motion
 GOING_ON = 0.1  # s without a command are silence
 DISCOVERY = 1.0  # s from when we know a process to when it knows the others
 
@@ -364,14 +365,31 @@ class Bench:
             self.start_policy()
         self.until(self.connected, 'discovery')
         self.until(lambda: self.node.count_publishers(CHUNKS) == 2, 'the policy')
-        self.enable()
-        self.forget()
-        self.until(self._moving, 'motion')
+        self._set_in_motion()
         if new_guard:
             # A dispatcher that was up and moving before it has to be found by it.
             self.until(lambda: self.node.count_publishers(BASE_TOPIC) == 2, 'the guard')
             self.spin(DISCOVERY)
         self.spin(float(self.rng.uniform(0.1, 0.4)))
+
+    def _set_in_motion(self) -> None:
+        """Enable until it moves.
+
+        A machine that stands still loses the heartbeat of the e-stop, and a guard may be taken
+        for a rival as long as its name is not known.
+        """
+        for _ in range(TRIALS):
+            self.enable()
+            self.forget()
+            self.until(lambda: self._moving() or self._disabled(), 'motion')
+            if not self._disabled():
+                return
+            print(f'disabled before it moved: {self.state.message}')
+        raise BenchError(f'disabled {TRIALS} times before it moved: {self.state}')
+
+    def _disabled(self) -> bool:
+        # By what has been said since it was enabled: `state` may still be from before.
+        return bool(self.states) and not self.states[-1][1].enabled
 
     def connected(self) -> bool:
         """Whether robot, operator and dispatcher have found each other."""
