@@ -7,6 +7,7 @@ action's error codes. `~/start_instruction` begins a goal too, without a handle,
 
 from __future__ import annotations
 
+from collections.abc import Iterable
 import dataclasses
 import time
 from typing import Any, TYPE_CHECKING
@@ -28,7 +29,9 @@ if TYPE_CHECKING:
 
 Result = ExecuteInstruction.Result
 SUCCESSES = (Result.NONE, Result.TIME_LIMIT_REACHED)
-ENABLE_TIMEOUT = 3.0  # s for an answer of the dispatcher
+# Looks of `watch`, ten a second, that an answer of the dispatcher may take. Not seconds: an answer
+# cannot be heard while an inference keeps the executor.
+NUM_LOOKS = 30
 BUSY = 'a goal is running: cancel it first'
 
 
@@ -83,8 +86,8 @@ class GoalServer:
         )
         # From acceptance until motion is disabled again.
         self._goal: Goal | None = None
-        # Answers of the dispatcher that are waited for, and until when (`time.monotonic`).
-        self._answers: list[tuple[Future, float]] = []
+        # Answers of the dispatcher that are waited for, and for how many more looks.
+        self._answers: dict[Future, int] = {}
         self._ages = Ages(node.get_clock())
 
     @property
@@ -107,7 +110,7 @@ class GoalServer:
 
     def destroy(self) -> None:
         """Free the endpoints, after `end`; what the dispatcher still answers is not heard."""
-        self._give_up(float('inf'))
+        self._give_up(self._answers)
         self._server.destroy()
         self._node.destroy_client(self._enable)
 
@@ -223,9 +226,8 @@ class GoalServer:
 
     def _ask(self, on: bool) -> Future:
         """Ask the dispatcher; the result is None if no answer comes in time."""
-        patience = ENABLE_TIMEOUT if self._enable.service_is_ready() else 0.0
         answer = self._enable.call_async(SetBool.Request(data=on))
-        self._answers.append((answer, time.monotonic() + patience))
+        self._answers[answer] = NUM_LOOKS if self._enable.service_is_ready() else 0
         return answer
 
     async def _why_not(self, answer: Future) -> str:
@@ -235,17 +237,20 @@ class GoalServer:
             return f'{self._service} did not answer in time: is the dispatcher running?'
         return '' if response.success else f'the dispatcher refused: {response.message}'
 
-    def _give_up(self, now: float) -> None:
-        """Wait no longer for answers whose time is over (`time.monotonic`)."""
-        for answer, until in self._answers:
-            if not answer.done() and now > until:
+    def _look_for_answers(self) -> None:
+        """Wait no longer for answers that had all their looks."""
+        self._give_up([a for a, looks in self._answers.items() if looks <= 0])
+        self._answers = {a: n - 1 for a, n in self._answers.items() if not a.done()}
+
+    def _give_up(self, answers: Iterable[Future]) -> None:
+        for answer in answers:
+            if not answer.done():
                 answer.set_result(None)
-        self._answers = [a for a in self._answers if not a[0].done()]
 
     def watch(self) -> None:
         """Publish feedback and end the goal when its time has come; called ten times a second."""
         now = time.monotonic()
-        self._give_up(now)
+        self._look_for_answers()
         goal = self._goal
         if goal is None or goal.end.done():
             return

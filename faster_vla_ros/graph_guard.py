@@ -29,19 +29,21 @@ def completed(file: pathlib.Path) -> dict[str, list[str]]:
         ConfigError: topics or types contradict the dispatcher's.
     """
     guard = guard_part(file) or {}
-    driven = _driven(_part(file, 'action_dispatcher') or {})
-    sent = {_plain(topic): kind for topic, kind in driven.items()}
+    outputs = _outputs(_part(file, 'action_dispatcher') or {})
+    driven = [topic for topic, kind in outputs.items() if kind in DRIVING]
+    sent = {_plain(topic): kind for topic, kind in outputs.items()}
     if not all(isinstance(guard.get(name, []), list) for name in ('topics', 'types')):
         return {}  # the guard itself says what it expects
-    topics = guard.get('topics', list(driven))
-    types = guard.get('types', [sent.get(_plain(t), DEFAULT_TYPE) for t in topics])
+    topics = guard.get('topics', driven)
+    wanted = [sent.get(_plain(t)) for t in topics]
+    types = guard.get('types', [k if k in DRIVING else DEFAULT_TYPE for k in wanted])
     for topic, kind in zip(topics, types, strict=False):
         if sent.get(_plain(topic), kind) != kind:
             raise ConfigError(
                 f'{file}: guard.types: {topic} is {kind}, and the dispatcher sends '
                 f'{sent[_plain(topic)]} there: the guard would hear nothing'
             )
-    if unwatched := sorted(set(sent) - {_plain(t) for t in topics}):
+    if unwatched := sorted({_plain(t) for t in driven} - {_plain(t) for t in topics}):
         raise ConfigError(
             f'{file}: guard.topics: expected every topic the base is driven by, and '
             f'{", ".join(unwatched)} is missing'
@@ -58,12 +60,12 @@ def _part(file: pathlib.Path, node: str) -> dict[str, Any] | None:
         return None  # the node itself says what it misses
 
 
-def _driven(dispatcher: Mapping[str, Any]) -> dict[str, str]:
-    """Return topic -> type of what the dispatcher drives by speed."""
+def _outputs(dispatcher: Mapping[str, Any]) -> dict[str, str]:
+    """Return topic -> type of what the dispatcher sends."""
     found = {}
     for name in dispatcher.get('components') or ():
         kind, topic = dispatcher.get(f'{name}.output'), dispatcher.get(f'{name}.topic')
-        if kind in DRIVING and topic:
+        if kind and topic:
             found[topic] = kind
     return found
 

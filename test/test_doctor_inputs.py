@@ -218,6 +218,22 @@ def test_stamps_that_nobody_uses_are_not_judged(tmp_path):
     assert rows(received, graph) == []
 
 
+def test_feedback_is_judged_by_stamps_that_never_change_although_their_time_is_not_used(tmp_path):
+    received = r1_lite(
+        tmp_path,
+        ('reference_camera: "head"', 'reference_camera: "head"\n      use_receive_time: true'),
+    )
+
+    def judged(name):
+        stuck = arrivals(stamps=[START] * 30)
+        return rows(received, heard(healthy(received), topic_of(received, name), arrivals=stuck))
+
+    (row,) = judged('left_arm')
+    assert (row.verdict, row.check) == (Verdict.FAIL, 'stamps')
+    assert 'all 30 messages have the same stamp' in row.found
+    assert judged('torso') == []  # the dispatcher does not read it
+
+
 def test_simulated_stamps_are_compared_with_the_simulated_clock(r1, fine):
     simulated = {n: p | {'use_sim_time': True} for n, p in fine.parameters.items()}
     clock = {'/clock': (endpoint('/simulator', 'rosgraph_msgs/msg/Clock'),)}

@@ -6,6 +6,7 @@ import signal
 import subprocess
 import sys
 import textwrap
+import time
 
 import pytest
 
@@ -20,6 +21,7 @@ from std_srvs.srv import Trigger
 
 from faster_core.errors import DecodeError
 from faster_vla_msgs.msg import PolicyStatus
+from faster_vla_ros.goals import GoalServer
 
 pytestmark = pytest.mark.ros
 
@@ -102,12 +104,33 @@ def test_goal_is_aborted_when_there_is_no_dispatcher(rig):
 
 
 def test_late_answer_of_the_dispatcher_does_not_leave_motion_enabled(rig, dispatcher, monkeypatch):
-    monkeypatch.setattr('faster_vla_ros.goals.ENABLE_TIMEOUT', 0.3)
+    monkeypatch.setattr('faster_vla_ros.goals.NUM_LOOKS', 3)
     dispatcher.delay = 1.0
     _status, result = Client(rig).run(motion=True)
     assert result.error_code == Result.COMMAND_REJECTED
     assert 'did not answer' in result.error_msg
     rig.spin_until(lambda: dispatcher.calls == [True, False])
+
+
+def test_an_answer_is_waited_for_although_the_executor_was_busy_meanwhile(
+    rig, dispatcher, monkeypatch
+):
+    monkeypatch.setattr('faster_vla_ros.goals.NUM_LOOKS', 5)
+    client = Client(rig)
+    handle = start(rig, client, motion=True)
+    finish = GoalServer._finish
+
+    def slow(*args):
+        finish(*args)
+        time.sleep(1.5)  # longer than five looks last
+
+    monkeypatch.setattr(GoalServer, '_finish', slow)
+    logged = []
+    monkeypatch.setattr(rig.node.get_logger(), 'error', logged.append)
+    handle.cancel_goal_async()
+    assert client.result(handle)[0] == GoalStatus.STATUS_CANCELED
+    assert dispatcher.calls == [True, False]
+    assert logged == []
 
 
 def test_second_goal_is_rejected_while_one_runs(rig):
@@ -168,7 +191,7 @@ def test_instruction_on_the_topic_is_dropped_where_motion_may_still_be_on(
     client = Client(rig)
     handle = start(rig, client, motion=True)
     if answer == 'none':
-        monkeypatch.setattr('faster_vla_ros.goals.ENABLE_TIMEOUT', 0.2)
+        monkeypatch.setattr('faster_vla_ros.goals.NUM_LOOKS', 2)
         dispatcher.delay = 1.0
     else:
         dispatcher.answer = (False, 'busy')

@@ -379,6 +379,15 @@ def test_a_guard_that_would_hear_nothing_is_refused(tmp_path, guard, words):
     assert single_arm(params_file=file, nodes=['action_dispatcher']).nodes
 
 
+@pytest.mark.parametrize(
+    'guard', [{'topics': ['cmd_vel']}, {'topics': ['/cmd_vel'], 'types': ['twist']}]
+)
+def test_a_guard_of_a_topic_with_arrays_is_refused(tmp_path, guard):
+    file = robot_file(tmp_path, guard=guard, output='float64_array')
+    with pytest.raises(ConfigError, match='the dispatcher sends float64_array there'):
+        single_arm(params_file=file, nodes=['guard'])
+
+
 def test_the_r1_lites_file_says_all_its_guard_needs():
     assert r1lite_wbc().node('guard').parameters == {}
 

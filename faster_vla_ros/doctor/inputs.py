@@ -51,6 +51,11 @@ class Input:
         """Seconds of silence after which something of it is stale."""
         return min(self.timeouts.values())
 
+    @property
+    def measured(self) -> bool:
+        """Whether the dispatcher reads it."""
+        return any(n.endswith(_FEEDBACK) for n in self.sources)
+
     def part(self, names: Collection[str]) -> Input:
         """Return the input as if it had only these sources."""
         return dataclasses.replace(

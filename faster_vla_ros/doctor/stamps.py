@@ -24,9 +24,24 @@ def check_stamps(expected: Expected, snapshot: Snapshot) -> Iterator[Finding]:
             if not heard.arrivals:
                 continue
             if not part.stamped:
-                yield info('stamps', part.subject, 'not used: the time of arrival is')
+                unused = info('stamps', part.subject, 'not used: the time of arrival is')
+                yield (_stuck(part, heard) if part.measured else None) or unused
                 continue
             yield _order(part, heard) or _age(part, heard, snapshot)
+
+
+def _stuck(each: Input, heard: Heard) -> Finding | None:
+    """Return what the dispatcher has against stamps that never change; zeros are none."""
+    stamps = {a.sent_at for a in heard.arrivals}
+    if len(heard.arrivals) < 2 or len(stamps) > 1 or stamps == {0.0}:
+        return None
+    return fail(
+        'stamps',
+        each.subject,
+        f'all {len(heard.arrivals)} messages have the same stamp',
+        expected='stamps that change, or zeros: the same stamp again is the same message again',
+        advice='correct the driver, or look whether it hangs; the dispatcher stops meanwhile',
+    )
 
 
 def _order(each: Input, heard: Heard) -> Finding | None:
