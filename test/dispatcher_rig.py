@@ -113,7 +113,12 @@ class Rig:
         if dispatcher:
             self.dispatcher = make_node(self.context, **changes)
             self.executor.add_node(self.dispatcher)
-            self.dispatcher.configure()
+            try:
+                self.dispatcher.configure()
+            except Exception:
+                # Nodes that end with the exception would take the names of the next ones along.
+                self.close()
+                raise
 
     def close(self):
         if self.dispatcher is not None:

@@ -14,10 +14,10 @@ from faster_vla_ros.interlocks.any_topic import AnyTopic
 # Publishes zeros on the same topics when we are gone; never a rival.
 GUARD = 'guard'
 # An endpoint may be discovered before its node: it may still turn out to be ours. Names come on a
-# topic of their own; that of a guard came up to 2 s late to a dispatcher that had just started.
+# topic of their own; that of a guard was seen a second late by a process that had just started.
 UNKNOWN = '_NODE_NAME_UNKNOWN_'
-# Looks after which somebody without a name is a rival all the same; 3 s.
-PATIENCE = 15
+# Seconds after which somebody without a name is a rival all the same.
+PATIENCE = 3.0
 
 
 class Takeover:
@@ -46,7 +46,8 @@ class Takeover:
         self._own = [node.resolve_topic_name(t) for t in own_topics]
         self._heard: dict[str, float] = {}
         self._topics = [AnyTopic(node, t, functools.partial(self._take, t)) for t in topics]
-        self._rival, self._nameless = '', 0
+        self._rival = ''
+        self._nameless: float | None = None  # since when nobody but nameless ones publish on ours
 
     def _take(self, topic: str, message: Any) -> None:
         del message
@@ -58,8 +59,13 @@ class Takeover:
             topic.look()
         rivals = [(name, t) for t in self._own for name in self._others_on(t)]
         named = [(name, t) for name, t in rivals if name != UNKNOWN]
-        self._nameless = self._nameless + 1 if rivals and not named else 0
-        found = rivals if self._nameless > PATIENCE else named
+        now = time.perf_counter()
+        if named or not rivals:
+            self._nameless = None
+        elif self._nameless is None:
+            self._nameless = now
+        patient = self._nameless is None or now - self._nameless < PATIENCE
+        found = named if patient else rivals
         self._rival = f'{found[0][0]}, which publishes on {found[0][1]}' if found else ''
 
     def _others_on(self, topic: str) -> list[str]:
