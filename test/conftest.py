@@ -55,3 +55,15 @@ def pytest_collection_modifyitems(items):
         if marked and not available():
             for item in marked:
                 item.add_marker(pytest.mark.skip(reason=reason))
+
+
+@pytest.fixture(scope='module')
+def no_figures():
+    """Draw no figures of trainings, which take longer than a tiny training itself."""
+    from faster_core.tokenizer import train
+    from faster_core.training.run_folder import RunFolder
+
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(RunFolder, 'plot', lambda run: run)
+        patch.setattr(train, 'plot_code_use', lambda *_, **__: None)
+        yield

@@ -18,7 +18,7 @@ LEAST_EXECUTED = 0.3  # of the chunks must be valid and move the robot
 @pytest.fixture(scope='module')
 def fuzz():
     fuzz = Fuzz(seed=1)
-    fuzz.run(1500)
+    fuzz.run(1000)
     return fuzz
 
 

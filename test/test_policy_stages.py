@@ -25,6 +25,8 @@ from faster_core.policy.lora import add_adapters
 from faster_core.policy.train import train
 from faster_core.training.run_folder import RunFolder
 
+pytestmark = pytest.mark.usefixtures('no_figures')
+
 SMALL = MODEL | {'vision': MODEL['vision'] | {'image_size': 48}}
 LORA = {'rank': 4, 'alpha': 8.0}
 FAMILY = 'smolvlm'

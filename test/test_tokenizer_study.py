@@ -23,6 +23,8 @@ from faster_core.tokenizer.study.plan import plan, StudyConfig
 from faster_core.tokenizer.study.table import tables
 from faster_core.tokenizer.train_config import TokenizerTrainConfig
 
+pytestmark = pytest.mark.usefixtures('no_figures')
+
 EMBODIMENT = """
 name: {name}
 action_frequency: 10.0

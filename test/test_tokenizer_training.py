@@ -150,12 +150,12 @@ def test_a_short_fit_reduces_the_error_on_unseen_chunks(tmp_path):
     demos = _episodes_of_one_posture_each(tmp_path / 'demos')
     config = _config(
         model=VQ | {'width': 32, 'ema_decay': 0.9},
-        steps=400,
+        steps=300,
         batch_size=32,
         learning_rate=5e-3,
         offset_noise=0.0,
         ema_decay=0.5,
-        save_every=400,
+        save_every=300,
     )
     unseen = load_data(demos).chunks(HELD_OUT)
     list(train(config, [demos], tmp_path / 'run'))
@@ -402,7 +402,7 @@ def test_a_robot_never_trained_on_is_encoded_by_the_same_weights(tmp_path):
     one, two = _sets(tmp_path)
     config = _by_kind(
         robots={'one': KIND_ROBOTS['one']},
-        steps=400,
+        steps=200,
         learning_rate=3e-3,
         model={**BY_KIND, 'width': 32, 'ema_decay': 0.9},
     )
