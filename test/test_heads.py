@@ -172,7 +172,7 @@ def test_a_flow_head_learns_the_chunks_it_is_given():
         features = model.backbone.vision(row.pixels)
         return model.encode(features, row.text_ids, row.text_valid, row.state)
 
-    for _ in range(250):
+    for _ in range(180):
         optimizer.zero_grad()
         for row, chunk in zip(rows, chunks, strict=True):
             (model.loss(prefix_of(row), chunk[None])['flow'] / 4).backward()

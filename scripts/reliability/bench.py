@@ -26,6 +26,7 @@ from faster_core.embodiment import Embodiment
 from faster_core.execution.config import robot_file_parameters
 from faster_vla_msgs.msg import ActionChunk, ChunkReport, DispatcherState, PolicyStatus
 from faster_vla_ros.conversions import seconds_from_stamp
+from faster_vla_ros.interlocks.takeover import GUARD
 from scripts.reliability import faults
 from scripts.reliability.chunk_source import TOPIC as CHUNKS
 from scripts.reliability.motion import BASE_SPEED
@@ -364,11 +365,12 @@ class Bench:
         if 'policy_node' not in self.processes:
             self.start_policy()
         self.until(self.connected, 'discovery')
-        self.until(lambda: self.node.count_publishers(CHUNKS) == 2, 'the policy')
+        # More: one that was killed is remembered for 20 s.
+        self.until(lambda: self.node.count_publishers(CHUNKS) >= 2, 'the policy')
         self._set_in_motion()
         if new_guard:
             # A dispatcher that was up and moving before it has to be found by it.
-            self.until(lambda: self.node.count_publishers(BASE_TOPIC) == 2, 'the guard')
+            self.until(self._guarded, 'the guard')
             self.spin(DISCOVERY)
         self.spin(float(self.rng.uniform(0.1, 0.4)))
 
@@ -395,6 +397,10 @@ class Bench:
         """Whether robot, operator and dispatcher have found each other."""
         heard = self.robot.connected and self.chunks.get_subscription_count()
         return self.state is not None and bool(heard)
+
+    def _guarded(self) -> bool:
+        found = self.node.get_publishers_info_by_topic(BASE_TOPIC)
+        return any(info.node_name == GUARD for info in found)
 
     def _moving(self) -> bool:
         base = self.commands['base']
