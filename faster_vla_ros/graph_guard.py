@@ -9,8 +9,10 @@ from typing import Any
 from faster_core.errors import ConfigError
 from faster_core.execution.config import robot_file_parameters
 
-# Outputs that a base may go on following; the guard's types have the same names.
-DRIVING = ('twist_stamped', 'twist')
+# Outputs a guard can listen for; its types have the same names.
+KINDS = ('twist_stamped', 'twist', 'float64_array')
+# Those that are speeds for sure: an array may hold positions, and zero is a place then.
+DRIVING = KINDS[:2]
 DEFAULT_TYPE = 'twist_stamped'
 
 
@@ -61,11 +63,11 @@ def _part(file: pathlib.Path, node: str) -> dict[str, Any] | None:
 
 
 def _outputs(dispatcher: Mapping[str, Any]) -> dict[str, str]:
-    """Return topic -> type of what the dispatcher sends."""
+    """Return topic -> type of what the dispatcher sends and a guard can listen for."""
     found = {}
     for name in dispatcher.get('components') or ():
         kind, topic = dispatcher.get(f'{name}.output'), dispatcher.get(f'{name}.topic')
-        if kind and topic:
+        if kind in KINDS and topic:
             found[topic] = kind
     return found
 

@@ -379,13 +379,20 @@ def test_a_guard_that_would_hear_nothing_is_refused(tmp_path, guard, words):
     assert single_arm(params_file=file, nodes=['action_dispatcher']).nodes
 
 
-@pytest.mark.parametrize(
-    'guard', [{'topics': ['cmd_vel']}, {'topics': ['/cmd_vel'], 'types': ['twist']}]
-)
-def test_a_guard_of_a_topic_with_arrays_is_refused(tmp_path, guard):
+def test_a_guard_of_a_topic_with_arrays_has_to_say_so(tmp_path):
+    guard = {'topics': ['cmd_vel']}
     file = robot_file(tmp_path, guard=guard, output='float64_array')
     with pytest.raises(ConfigError, match='the dispatcher sends float64_array there'):
         single_arm(params_file=file, nodes=['guard'])
+    told = robot_file(tmp_path, guard=guard | {'types': ['float64_array']}, output='float64_array')
+    assert single_arm(params_file=told, nodes=['guard']).node('guard').parameters == {}
+
+
+def test_the_guard_knows_the_kinds_of_its_parameter():
+    pytest.importorskip('rclpy')
+    from faster_vla_ros import graph_guard, guard
+
+    assert graph_guard.KINDS == tuple(guard.KINDS)
 
 
 def test_the_r1_lites_file_says_all_its_guard_needs():
