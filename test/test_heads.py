@@ -16,8 +16,6 @@ from faster_core.policy.layout import CodeLayout, layout_of
 from faster_core.policy.model import IGNORED
 from faster_core.tokenizer.registry import load_tokenizer
 
-pytestmark = pytest.mark.usefixtures('no_figures')
-
 HEADS = {
     'slot order': lambda: tiny_parts(order='slot', block_size=6),
     'tied': lambda: tiny_parts(code_embeddings='tied'),
