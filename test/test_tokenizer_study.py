@@ -145,6 +145,18 @@ def test_learned_tokenizers_get_the_same_training():
         assert {k: entry.fields[k] for k in VALUES['training']} == VALUES['training']
 
 
+def test_a_joint_model_has_the_shares_it_names():
+    sets = {'small': SLOTS, 'wide': SLOTS}
+    joint = {'more': {'data': sets, 'weights': {'small': 5, 'wide': 1}}, 'even': {'data': sets}}
+    entries = [e for e in plan(_config(joint=joint)) if e.kind == 'joint']
+    shares = {
+        e.label: from_mapping(TokenizerTrainConfig, e.fields, source=e.title).weights
+        for e in entries
+    }
+    assert shares == {'more': {'small': 5, 'wide': 1}, 'even': {}}
+    assert len({e.key({'small': 'a', 'wide': 'b'}) for e in entries}) == 2
+
+
 def test_points_and_ablations_are_only_for_the_sets_they_name():
     extra = [(e.kind, e.label, e.data) for e in plan(_config()) if e.name == 'faster' and e.label]
     assert extra == [
@@ -178,7 +190,11 @@ def test_the_key_of_an_entry_follows_data_and_configuration():
         ({'data': {}}, 'data: expected at least one motion set'),
         ({'rivals': {'vae': {}}}, r"rivals: expected minivla, vqvla, found \['vae'\]"),
         ({'training_of': {'fast': {}}}, r"training_of: expected of .* found \['fast'\]"),
-        ({'joint': {'a': {}}}, r'joint.a: expected data and, if wanted, model and strangers'),
+        ({'joint': {'a': {}}}, r'joint.a: expected data and, if wanted, model, weights and str'),
+        (
+            {'joint': {'a': {'data': {'small': SLOTS}, 'weights': {'moon': 2}}}},
+            r"joint.a.weights: unknown data \['moon'\]",
+        ),
         ({'points': {'a': {'only': ['moon']}}}, r"points.a.only: unknown data \['moon'\]"),
     ],
 )

@@ -34,8 +34,9 @@ class StudyConfig:
             rate-distortion curve; `only` names the data sets it is for.
         ablations: label -> fields that differ, at equal steps; same form.
         joint: label -> one model of FasterVQ over several data sets, with shared codebooks: `data`
-            (set -> fields that differ), `model` (fields of all) and `strangers` (sets it is not
-            trained on but tried on, with `layout: by_kind`).
+            (set -> fields that differ), `model` (fields of all), `weights` (set -> its share of
+            every batch; equal if left out) and `strangers` (sets it is not trained on but tried
+            on, with `layout: by_kind`).
         joint_steps, ablation_steps: of joint models and ablations; None: as `training`.
         rivals: learned rival -> fields of its configuration.
         fast_scales: FAST's curve; the published 10 is its headline.
@@ -73,12 +74,14 @@ class StudyConfig:
         if unknown := set(self.training_of) - set(LEARNED):
             raise ConfigError(f'training_of: expected of {LEARNED}, found {sorted(unknown)}')
         for label, values in self.joint.items():
-            unknown = set(values) - {'data', 'model', 'strangers'}
+            unknown = set(values) - {'data', 'model', 'weights', 'strangers'}
             if unknown or len(values.get('data', ())) < 1:
                 raise ConfigError(
-                    f'joint.{label}: expected data and, if wanted, model and strangers; '
+                    f'joint.{label}: expected data and, if wanted, model, weights and strangers; '
                     f'found {sorted(values)}'
                 )
+            if unknown := set(values.get('weights', ())) - set(values['data']):
+                raise ConfigError(f'joint.{label}.weights: unknown data {sorted(unknown)}')
         object.__setattr__(self, 'learning_rates', tuple(self.learning_rates))
         object.__setattr__(self, 'fast_scales', tuple(self.fast_scales))
         object.__setattr__(self, 'spline_points', tuple(self.spline_points))
@@ -206,6 +209,7 @@ def _joint(config: StudyConfig, label: str, values: Mapping[str, Any]) -> Entry:
         'steps': config.joint_steps or config.training['steps'],
         'model': {**config.faster, **values.get('model', {})},
         'robots': dict(values['data']),
+        'weights': dict(values.get('weights', {})),
     }
     return Entry(
         data=tuple(values['data']),
