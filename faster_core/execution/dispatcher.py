@@ -20,10 +20,10 @@ import numpy as np
 
 from faster_core.chunk import ActionChunk
 from faster_core.embodiment import Embodiment
-from faster_core.execution import checks
+from faster_core.execution.admission import Admission
 from faster_core.execution.config import check_braking, DispatcherConfig
 from faster_core.execution.continuity import Continuity
-from faster_core.execution.errors import ChunkError, CONTENT_REASONS
+from faster_core.execution.errors import ChunkError
 from faster_core.execution.feedback import Feedback
 from faster_core.execution.motion import Motion
 from faster_core.execution.plan import held_columns, Plan, splice, step_columns
@@ -69,6 +69,7 @@ class Dispatcher:
         self._turned = False
         self._switching, self._holding = step_columns(embodiment), held_columns(embodiment)
         self._feedback = Feedback(embodiment, config.feedback_timeout)
+        self._admission = Admission(embodiment, config)
         self._auto_enable, self._may_enable = not config.require_enable, may_enable
         self._enabled = False
         self._stop_reason = ''
@@ -85,10 +86,6 @@ class Dispatcher:
         self._still_ticks = 0
         self._idle_since: float | None = None
         self._moved_at: dict[str, float] = {}  # component -> when it moved last
-        self._last_stamp, self._last_levels = -np.inf, math.inf
-        self._violations = 0
-        self._num_accepted = 0
-        self._rejected: dict[str, int] = {}
 
     @property
     def plan(self) -> Plan | None:
@@ -102,7 +99,7 @@ class Dispatcher:
             ConfigError: a component that goes out as a trajectory lost its acceleration limit.
         """
         check_braking(config, self._trajectories)
-        self._config = config
+        self._config = self._admission.config = config
         self._feedback.timeout = config.feedback_timeout
         if self._motion is not None:
             self._motion.set_config(config)
@@ -127,7 +124,8 @@ class Dispatcher:
             return Answer(success=False, message=f'no fresh feedback of {", ".join(stale)}')
         if self._enabled:
             return Answer(success=True, message='already enabled')
-        self._enabled, self._started, self._violations = True, False, 0
+        self._enabled, self._started = True, False
+        self._admission.begin_anew()
         self._row_goals = {}
         self._message = 'waiting for the first chunk'
         return Answer(success=True, message='enabled (was disabled)')
@@ -149,7 +147,7 @@ class Dispatcher:
         if self._stop_reason == FEEDBACK_STALE and stale:
             return Answer(success=False, message=f'still no fresh feedback of {", ".join(stale)}')
         was, self._stop_reason, self._stop_components = self._stop_reason, '', ()
-        self._violations = 0
+        self._admission.begin_anew()
         self._message = 'disabled'
         return Answer(success=True, message=f'reset (was stopped: {was}), enable to move')
 
@@ -211,8 +209,7 @@ class Dispatcher:
         except ChunkError as error:
             num_rows = len(chunk.values) if np.ndim(chunk.values) else 0
             return self.refuse(error, sequence_id=chunk.sequence_id, num_rows=num_rows, now=now)
-        self._num_accepted += 1
-        self._violations = 0
+        self._admission.took(chunk, self._now)
         return ChunkReport(
             accepted=True,
             sequence_id=chunk.sequence_id,
@@ -226,12 +223,8 @@ class Dispatcher:
     ) -> ChunkReport:
         """Count a refused chunk, also one that did not survive its conversion."""
         self._advance(now)
-        self._rejected[error.reason] = self._rejected.get(error.reason, 0) + 1
-        if error.reason in CONTENT_REASONS and self._enabled:
-            self._violations += 1
-            if self._violations > self._config.consecutive_violation_threshold:
-                components = (error.component,) if error.component else ()
-                self._latch(f'{self._violations} chunks rejected in a row, {error}', components)
+        if why := self._admission.refused(error, enabled=self._enabled):
+            self._latch(why, (error.component,) if error.component else ())
         return ChunkReport(
             accepted=False,
             reason=error.reason,
@@ -248,30 +241,12 @@ class Dispatcher:
             raise ChunkError('stopped', f'stopped ({self._stop_reason}), expected a reset')
         if not self._enabled and moves:
             raise ChunkError('not_enabled', 'motion is disabled, expected enable')
-        checks.check_layout(chunk, self._embodiment)
+        dropped = self._admission.check(chunk, self._feedback, now)
         if not moves:
-            # A wish to hold is always granted; without motion there is nothing to drop.
-            if self._enabled:
+            if self._enabled:  # without motion there is nothing to drop
                 self._plan, self._message, self._turned = None, 'the plan was dropped', True
-            if self._last_stamp < (stamp := min(chunk.stamp, now)):
-                self._last_stamp, self._last_levels = stamp, math.inf
             return 0
-        levels = math.inf if chunk.num_levels is None else chunk.num_levels
-        # The same observation again is welcome with more levels than before: coarse came first.
-        finer = chunk.stamp == self._last_stamp and levels > self._last_levels
-        dropped = checks.check_time(
-            chunk,
-            self._embodiment,
-            self._config,
-            now=now,
-            newest_stamp=-math.inf if finer else self._last_stamp,
-        )
-        checks.check_motion(chunk, self._embodiment, self._config, first_row=dropped)
-        if stale := self._feedback.stale(now):
-            raise ChunkError('start_offset', f'no fresh feedback of {", ".join(stale)}', stale[0])
         measured = self._feedback.positions()
-        first = Plan.of_chunk(chunk, self._switching).sample(now)
-        checks.check_start(first, measured, self._embodiment, self._config)
         if self._motion is None:
             self._motion = Motion(self._embodiment, self._config, measured)
         elif not self._started:
@@ -291,7 +266,6 @@ class Dispatcher:
             blend_steps=self._config.blend_steps,
             sequence_id=chunk.sequence_id,
         )
-        self._last_stamp, self._last_levels = chunk.stamp, levels
         self._turned = True
         return dropped
 
@@ -322,9 +296,9 @@ class Dispatcher:
                 message=message,
                 sequence_id=plan.sequence_id if plan else 0,
                 remaining=max(0.0, plan.end - self._now) if plan else 0.0,
-                num_chunks_accepted=self._num_accepted,
-                num_chunks_rejected=sum(self._rejected.values()),
-                rejected=dict(sorted(self._rejected.items())),
+                num_chunks_accepted=self._admission.num_accepted,
+                num_chunks_rejected=sum(self._admission.rejected.values()),
+                rejected=dict(sorted(self._admission.rejected.items())),
             ),
         )
 
@@ -429,7 +403,7 @@ class Dispatcher:
         self._last_tick, self._still_ticks = None, 0
         self._feedback.clear()
         self._moved_at.clear()
-        self._last_stamp, self._last_levels = -np.inf, math.inf
+        self._admission.clock_set_back()
         self._auto_enable = False
         if self._idle_since is not None and self._now < before:
             # Who has fallen silent stays silent: by now another source may move the robot.
