@@ -176,6 +176,10 @@ class Instructions:
                 node.worker.discard()
             if before or not text:
                 self._flush(text or hold_for)
+        if text:
+            node.get_logger().info(f'carrying out: {text}')
+        elif before and not hold_for:
+            node.get_logger().info(f'no longer carried out: {before}')
 
     def _flush(self, text: str) -> None:
         self._flushed_at = self._node.chunks.hold(text)

@@ -98,6 +98,8 @@ class PolicyNode(LifecycleNode):
         """Load, check and warm the policy; create everything that talks."""
         try:
             self.config = policy_parameters.read(self)
+            source = self.config['remote'] or self.config['checkpoint_path']
+            self.get_logger().info(f'loading the policy: {source}')
             self.policy = self._factory(self.config)
             if hasattr(self.policy, 'close'):
                 self._endpoints.callback(self.policy.close)
@@ -134,6 +136,7 @@ class PolicyNode(LifecycleNode):
         )
         self.inputs.clear()
         self.status.recover(WAITING)
+        self.get_logger().info(f'ready: {self.policy.embodiment.name}')
         self.instructions.activate()
         return result
 

@@ -29,6 +29,9 @@ SUCCESS, FAILURE = TransitionCallbackReturn.SUCCESS, TransitionCallbackReturn.FA
 LATCHED = QoSProfile(depth=10, durability=DurabilityPolicy.TRANSIENT_LOCAL)
 
 
+LOGGED = ('loading the policy', 'ready', 'carrying out', 'no longer carried out')
+
+
 def inference_threads():
     return [t for t in threading.enumerate() if t.name == 'inference']
 
@@ -44,6 +47,25 @@ def test_configure_cleanup_configure_works_twice(context):
             assert not inference_threads()
             rig.spin_until(lambda: not rig.robot.count_publishers('/policy_node/status'))
             rig.spin_until(lambda: not rig.robot.count_subscribers('/instruction'))
+
+
+def test_log_says_when_it_is_ready_and_what_it_carries_out(context, capfd):
+    with h.rig(context, up=False) as rig:
+        rig.up()
+        rig.follow()
+        rig.say('open the drawer')
+        rig.spin_until(lambda: rig.node.instruction == 'open the drawer')
+        rig.say('')
+        rig.spin_until(lambda: not rig.node.instruction)
+    lines = [line.partition(']: ')[2] for line in capfd.readouterr().err.splitlines()]
+    told = [line for line in lines if line.partition(':')[0] in LOGGED]
+    assert told == [
+        'loading the policy: fake',
+        f'ready: {rig.policy.embodiment.name}',
+        'carrying out: grasp the cup',
+        'carrying out: open the drawer',
+        'no longer carried out: open the drawer',
+    ]
 
 
 def test_deactivate_stops_the_thread_then_sends_a_hold_and_nothing_follows(rig):
