@@ -9,10 +9,10 @@ from typing import Any
 from faster_core.errors import ConfigError
 from faster_core.execution.config import robot_file_parameters
 
+# Outputs that are speeds for sure: an array may hold positions, and zero is a place then.
+DRIVING = ('twist_stamped', 'twist')
 # Outputs a guard can listen for; its types have the same names.
-KINDS = ('twist_stamped', 'twist', 'float64_array')
-# Those that are speeds for sure: an array may hold positions, and zero is a place then.
-DRIVING = KINDS[:2]
+KINDS = (*DRIVING, 'float64_array')
 DEFAULT_TYPE = 'twist_stamped'
 
 

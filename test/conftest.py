@@ -25,7 +25,7 @@ def _importable(*names):
 if _importable('rclpy', 'faster_vla_msgs'):
     from dispatcher_rig import make_rig  # noqa: F401 - tests of the dispatcher use it
     from doctor_helpers import arm, fine, r1  # noqa: F401 - tests of the doctor use them
-    from policy_node_fixtures import context, rig  # noqa: F401 - tests of the policy node use them
+    from policy_node_fixtures import context, dispatcher, rig  # noqa: F401 - policy tests use them
 
 
 @functools.cache

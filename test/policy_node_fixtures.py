@@ -1,5 +1,6 @@
 """Fixtures of every test of the policy node: a context of its own per module, a node per test."""
 
+from goal_helpers import Dispatcher
 import policy_node_helpers as h
 import pytest
 
@@ -16,3 +17,12 @@ def rig(context):
     """A policy node with a fake policy, its robot and its user."""
     with h.rig(context) as r:
         yield r
+
+
+@pytest.fixture
+def dispatcher(context, rig):
+    """The dispatcher's enable service, found by the policy node."""
+    d = Dispatcher(context, rig)
+    rig.spin_until(rig.node.goals._enable.service_is_ready)
+    yield d
+    d.close()

@@ -26,14 +26,6 @@ from faster_vla_ros.goals import GoalServer
 pytestmark = pytest.mark.ros
 
 
-@pytest.fixture
-def dispatcher(context, rig):
-    d = Dispatcher(context, rig)
-    rig.spin_until(rig.node.goals._enable.service_is_ready)
-    yield d
-    d.close()
-
-
 def test_goal_with_motion_enables_the_dispatcher_and_disables_it_afterwards(rig, dispatcher):
     client = Client(rig)
     handle = start(rig, client, motion=True, limit=2.0)

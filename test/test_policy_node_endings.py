@@ -5,21 +5,13 @@ import pytest
 pytest.importorskip('rclpy')
 pytest.importorskip('faster_vla_msgs')
 
-from goal_helpers import Client, Dispatcher, start
+from goal_helpers import Client, start
 import policy_node_helpers as h
 from rclpy.lifecycle import TransitionCallbackReturn
 
 pytestmark = pytest.mark.ros
 
 SUCCESS, FAILURE = TransitionCallbackReturn.SUCCESS, TransitionCallbackReturn.FAILURE
-
-
-@pytest.fixture
-def dispatcher(context, rig):
-    d = Dispatcher(context, rig)
-    rig.spin_until(rig.node.goals._enable.service_is_ready)
-    yield d
-    d.close()
 
 
 def stick(rig):

@@ -35,7 +35,15 @@ def check_commands(expected: Expected, snapshot: Snapshot) -> Iterator[Finding]:
 def _action(name: str, action: str, wanted: str, snapshot: Snapshot) -> Finding:
     kind, node = snapshot.services.get(f'{action}/_action/send_goal', ('', ''))
     kind = kind.removesuffix('_SendGoal')
-    if node and kind != wanted:
+    if not node:
+        return fail(
+            'command',
+            name,
+            f'nobody offers the action {action}',
+            expected='a controller that takes goals',
+            advice=START + _controllers(snapshot),
+        )
+    if kind != wanted:
         return fail(
             'command',
             name,
@@ -43,15 +51,7 @@ def _action(name: str, action: str, wanted: str, snapshot: Snapshot) -> Finding:
             expected=wanted,
             advice=f'choose another `{name}.output` in the parameter file',
         )
-    if node:
-        return ok('command', name, f'{action} ({kind}) of {node}')
-    return fail(
-        'command',
-        name,
-        f'nobody offers the action {action}',
-        expected='a controller that takes goals',
-        advice=START + _controllers(snapshot),
-    )
+    return ok('command', name, f'{action} ({kind}) of {node}')
 
 
 def _listener(

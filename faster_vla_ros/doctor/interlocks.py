@@ -76,9 +76,7 @@ def _permit(topic: str, values: Mapping[str, Any], snapshot: Snapshot) -> Findin
     said = snapshot.spoken.get(topic)
     if said is None:  # the file knows nothing of it: not listened to
         return ok('interlock', 'permit', f'{topic} of {who}')
-    if said.problem or said.message is None:
-        return _silent('permit', topic, who, said, snapshot)
-    if _age(said, snapshot) > values['permit.timeout']:
+    if said.problem or said.message is None or _age(said, snapshot) > values['permit.timeout']:
         return _silent('permit', topic, who, said, snapshot)
     found: Any = said.message
     for name in values['permit.field'].split('.'):

@@ -19,6 +19,22 @@ SERVICES = {
     'reset': 'std_srvs/srv/Trigger',
 }
 _RESTART = 'start both nodes with the same checkpoint'
+# State in which the policy sends no chunks -> verdict, its name, what is expected, advice.
+_NO_CHUNKS = {
+    PolicyStatus.STATE_FAULT: (
+        fail,
+        'fault',
+        'idle or running',
+        'look at the output of the policy node; deactivate and activate it',
+    ),
+    PolicyStatus.STATE_STALE_OBSERVATION: (
+        fail,
+        'no chunk',
+        'fresh inputs',
+        'look at the rows of this input; if all are OK, at sync_slop and the clocks',
+    ),
+    PolicyStatus.STATE_WARMING_UP: (warn, 'warming up', 'idle or running', 'wait and look again'),
+}
 
 
 def check_nodes(expected: Expected, snapshot: Snapshot) -> Iterator[Finding]:
@@ -44,21 +60,13 @@ def check_nodes(expected: Expected, snapshot: Snapshot) -> Iterator[Finding]:
 
 
 def _missing(name: str, expected: Expected) -> Finding:
+    judge, wanted = warn, 'a node: what it does itself is not looked at'
+    advice = 'start it and look again'
     if name == expected.name(GUARD):
-        return fail(
-            'node',
-            name.lstrip('/'),
-            'does not run',
-            expected='a guard, as the parameter file says: the base drives on when commands stop',
-            advice='ros2 run faster_vla_ros guard --ros-args --params-file FILE',
-        )
-    return warn(
-        'node',
-        name.lstrip('/'),
-        'does not run',
-        expected='a node: what it does itself is not looked at',
-        advice='start it and look again',
-    )
+        judge = fail
+        wanted = 'a guard, as the parameter file says: the base drives on when commands stop'
+        advice = 'ros2 run faster_vla_ros guard --ros-args --params-file FILE'
+    return judge('node', name.lstrip('/'), 'does not run', expected=wanted, advice=advice)
 
 
 def check_services(expected: Expected, snapshot: Snapshot) -> Iterator[Finding]:
@@ -109,31 +117,10 @@ def _mute(node: str, topic: str, advice: str) -> Finding:
 
 
 def _policy_state(status: Any) -> Finding:
-    if status.state == PolicyStatus.STATE_FAULT:
-        return fail(
-            'state',
-            POLICY,
-            f'fault: {status.message}',
-            expected='idle or running',
-            advice='look at the output of the policy node; deactivate and activate it',
-        )
-    if status.state == PolicyStatus.STATE_STALE_OBSERVATION:
-        return fail(
-            'state',
-            POLICY,
-            f'no chunk: {status.message}',
-            expected='fresh inputs',
-            advice='look at the rows of this input; if all are OK, at sync_slop and the clocks',
-        )
-    if status.state == PolicyStatus.STATE_WARMING_UP:
-        return warn(
-            'state',
-            POLICY,
-            f'warming up: {status.message}',
-            expected='idle or running',
-            advice='wait and look again',
-        )
-    return ok('state', POLICY, status.message or f'instruction: {status.instruction}')
+    if status.state not in _NO_CHUNKS:
+        return ok('state', POLICY, status.message or f'instruction: {status.instruction}')
+    judge, name, expected, advice = _NO_CHUNKS[status.state]
+    return judge('state', POLICY, f'{name}: {status.message}', expected=expected, advice=advice)
 
 
 def _dispatcher_state(state: Any) -> Finding:
