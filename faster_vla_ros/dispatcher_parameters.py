@@ -153,9 +153,10 @@ def read(node: Node) -> DispatcherNodeConfig:
         raise ConfigError(f'parameter embodiment is required ({NODE_TABLE["embodiment"].help})')
     embodiment = Embodiment.load(path)
     expected, found = [c.name for c in embodiment.action], given.get('components')
-    if found is not None and list(found) != expected:
+    found = list(found) if isinstance(found, (list, tuple)) else found
+    if found is not None and found != expected:
         raise ConfigError(
-            f'components: found {list(found)}, the embodiment {embodiment.name} has {expected}'
+            f'components: found {found!r}, the embodiment {embodiment.name} has {expected}'
         )
     table = RULES_TABLE | NODE_TABLE
     for c in embodiment.action:

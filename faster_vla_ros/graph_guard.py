@@ -64,10 +64,11 @@ def _part(file: pathlib.Path, node: str) -> dict[str, Any] | None:
 
 def _outputs(dispatcher: Mapping[str, Any]) -> dict[str, str]:
     """Return topic -> type of what the dispatcher sends and a guard can listen for."""
-    found = {}
-    for name in dispatcher.get('components') or ():
+    found, names = {}, dispatcher.get('components')
+    # What is no list of names, or no topic, the dispatcher itself refuses.
+    for name in names if isinstance(names, list) else ():
         kind, topic = dispatcher.get(f'{name}.output'), dispatcher.get(f'{name}.topic')
-        if kind in KINDS and topic:
+        if kind in KINDS and topic and isinstance(topic, str):
             found[topic] = kind
     return found
 

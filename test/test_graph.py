@@ -388,6 +388,17 @@ def test_a_guard_of_a_topic_with_arrays_has_to_say_so(tmp_path):
     assert single_arm(params_file=told, nodes=['guard']).node('guard').parameters == {}
 
 
+@pytest.mark.parametrize('wrong', [{'components': 6}, {'base.topic': ['cmd_vel']}])
+def test_a_dispatcher_with_wrong_values_has_no_outputs_to_guard(tmp_path, wrong):
+    base = {'components': ['base'], 'base.output': 'twist', 'base.topic': 'cmd_vel', **wrong}
+    guard = {'topics': ['cmd_vel'], 'types': ['twist']}
+    nodes = {'action_dispatcher': {'ros__parameters': base}, 'guard': {'ros__parameters': guard}}
+    path = tmp_path / 'wrong.yaml'
+    path.write_text(yaml.safe_dump({'/**': nodes}))
+    # The dispatcher itself says what is wrong with them.
+    assert single_arm(params_file=str(path), nodes=['guard']).node('guard').parameters == {}
+
+
 def test_the_guard_knows_the_kinds_of_its_parameter():
     pytest.importorskip('rclpy')
     from faster_vla_ros import graph_guard, guard

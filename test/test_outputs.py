@@ -9,7 +9,7 @@ pytest.importorskip('rclpy')
 pytest.importorskip('faster_vla_msgs')
 
 from builtin_interfaces.msg import Time
-from robot_files import Publishing
+from robot_files import as_dispatcher, embodiment_path, Publishing
 
 from faster_core.embodiment import Component, Kind
 from faster_core.errors import ConfigError
@@ -103,6 +103,13 @@ def test_what_does_not_fit_is_refused_by_name(output, component, config, words):
     with pytest.raises(ConfigError) as error:
         outputs.create(output, component, OutputConfig(topic='t', **config))
     assert not [word for word in words if word not in str(error.value)]
+
+
+@pytest.mark.parametrize('components', [6, 'base', ['base']])
+def test_components_of_a_robot_file_must_be_the_embodiments(components):
+    file, embodiment = 'r1_lite.yaml', embodiment_path('r1_lite')
+    with pytest.raises(ConfigError, match='components: found .*, the embodiment r1_lite has'):
+        as_dispatcher(file, embodiment, components=components)
 
 
 class _Robot:
