@@ -29,9 +29,10 @@ from faster_vla_ros.graph import r1lite_wbc
 from faster_vla_ros.session import isolated_environment, Session
 from faster_vla_ros.supervisor import Supervisor
 from scripts.reliability import rows
-from scripts.reliability.bench import Bench, COMMANDS, EARS, LATCHED
+from scripts.reliability.bench import Bench
 from scripts.reliability.failures import goes_on, measure_without_guard
 from scripts.reliability.hostile import HostileChunks
+from scripts.reliability.witness import COMMANDS, EARS, FOLLOWING, LATCHED
 
 pytestmark = pytest.mark.ros
 
@@ -67,7 +68,7 @@ def judged(bench, row):
     """Measure a row once; returns milliseconds from the trigger."""
     delay = rows.measure(bench, row)
     assert math.isfinite(delay.from_trigger), 'never safe'
-    assert bench.violations == []
+    assert bench.witness.violations == []
     print(f'{row.name}: {delay.from_trigger:.0f} ms, {delay.from_fault:.0f} ms from the fault')
     return delay
 
@@ -172,7 +173,7 @@ def sent(bench, message):
     found = []
 
     def reported():
-        found[:] = [r for _, r in bench.reports if r.sequence_id == message.sequence_id]
+        found[:] = [r for _, r in bench.witness.reports if r.sequence_id == message.sequence_id]
         return found
 
     bench.until(reported, 'a report', 20.0)
@@ -189,13 +190,14 @@ def good_chunk(bench, number, age=0.1):
 
 
 def counts(bench):
-    return dict(zip(bench.state.rejected_reasons, bench.state.rejected_counts, strict=True))
+    state = bench.witness.state
+    return dict(zip(state.rejected_reasons, state.rejected_counts, strict=True))
 
 
 @pytest.mark.parametrize('reason', SPOILT)
 def test_a_spoilt_chunk_is_rejected_whole_and_changes_no_command(quiet, reason):
     bench = quiet
-    followed = bench.state.sequence_id
+    followed = bench.witness.state.sequence_id
     age = AGES.get(reason, 0.1)
     bench.spin(max(0.0, age - 0.1))  # no chunk has been accepted since it was observed
     message = good_chunk(bench, 10**6, age)
@@ -203,9 +205,10 @@ def test_a_spoilt_chunk_is_rejected_whole_and_changes_no_command(quiet, reason):
     report = sent(bench, message)
     assert (report.accepted, report.reason) == (False, reason)
     bench.until(lambda: counts(bench).get(reason), f'{reason} counted in the state', 10.0)
-    assert bench.state.sequence_id in (followed, 0) or bench.state.sequence_id < 10**6
-    bench.forget()
-    assert bench.violations == []
+    follows = bench.witness.state.sequence_id
+    assert follows in (followed, 0) or follows < 10**6
+    bench.witness.forget()
+    assert bench.witness.violations == []
 
 
 def shortened(message, num_rows):
@@ -224,7 +227,7 @@ def test_chunks_are_rejected_while_stopped_and_while_disabled(quiet):
     report = sent(bench, good_chunk(bench, 10**6 + 2))
     assert (report.accepted, report.reason) == (False, 'not_enabled')
     bench.spin(0.3)
-    assert not bench.commands['base'][-1].values.any()
+    assert not bench.witness.commands['base'][-1].values.any()
 
 
 def test_every_reason_of_the_contract_is_tried():
@@ -259,7 +262,7 @@ def test_the_traceback_of_an_exception_is_in_the_log_once(benches):
     assert bench.processes.log('policy_node').count('Traceback') == before + 1
     bench.processes.end('policy_node')
     bench.fault('')
-    bench.forget()
+    bench.witness.forget()
 
 
 # --- the shipped policy -----------------------------------------------------------------------
@@ -293,8 +296,7 @@ def test_the_shipped_policy_killed_in_simulation_leads_to_rest_at_the_end_of_the
         wait_ready(session, dataclasses.replace(graph, nodes=telling), supervisor)
         session.enable(True)
         session.say('pick up the red block')
-        moving = (DispatcherState.ACTION_FOLLOW, DispatcherState.ACTION_LIMIT)
-        assert session.spin_until(lambda: states[-1].action in moving, 30.0)
+        assert session.spin_until(lambda: states[-1].action in FOLLOWING, 30.0)
         session.spin(1.0)
         os.kill(supervisor.pid('policy_node'), signal.SIGKILL)
         assert session.spin_until(lambda: states[-1].message == 'the plan is used up', 10.0)

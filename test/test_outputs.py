@@ -108,7 +108,7 @@ def test_what_does_not_fit_is_refused_by_name(output, component, config, words):
 @pytest.mark.parametrize('components', [6, 'base', ['base']])
 def test_components_of_a_robot_file_must_be_the_embodiments(components):
     file, embodiment = 'r1_lite.yaml', embodiment_path('r1_lite')
-    with pytest.raises(ConfigError, match='components: found .*, the embodiment r1_lite has'):
+    with pytest.raises(ConfigError, match=r'components: found .*, the embodiment r1_lite has'):
         as_dispatcher(file, embodiment, components=components)
 
 

@@ -35,6 +35,7 @@ from scripts.reliability.rows import (
     Row,
     ROWS,
 )
+from scripts.reliability.witness import FOLLOWING
 
 DOMAIN = 57
 GOES_ON = {'30 % of the chunks lost': 'loss 0.3', 'every two chunks swapped': 'reorder'}
@@ -43,13 +44,14 @@ GOES_ON = {'30 % of the chunks lost': 'loss 0.3', 'every two chunks swapped': 'r
 def measure_row(bench: Bench, row: Row, repetitions: int) -> dict[str, Any]:
     """Return the figures of a row (milliseconds)."""
     load = round(os.getloadavg()[0], 2)
-    checked, violated = bench.num_judged, len(bench.violations)
+    witness = bench.witness
+    checked, violated = witness.num_judged, len(witness.violations)
     delays = [measure(bench, row) for _ in range(repetitions)]
     safe = [d for d in delays if math.isfinite(d.from_trigger)]
     allowed = GUARD_ALLOWED if row.guard else ALLOWED_TICKS * bench.period + ALLOWED
     judged = 'from_fault' if row.guard else 'from_trigger'
     p99 = reporting.percentiles([getattr(d, judged) for d in safe])['p99']
-    unsafe = bench.violations[violated:]
+    unsafe = witness.violations[violated:]
     return {
         'event': row.name,
         'trigger': row.trigger,
@@ -60,7 +62,7 @@ def measure_row(bench: Bench, row: Row, repetitions: int) -> dict[str, Any]:
         'allowed_ms': round(allowed * 1e3, 1),
         'judged': judged,
         'met': len(safe) == len(delays) and p99 <= allowed * 1e3 and not unsafe,
-        'commands_checked': bench.num_judged - checked,
+        'commands_checked': witness.num_judged - checked,
         'limit_violations': unsafe[:5],
         'load': load,
     }
@@ -72,28 +74,30 @@ def measure_without_guard(bench: Bench) -> dict[str, Any]:
         bench.processes.end('guard')
     bench.drive()
     moment = dispatcher_killed(bench)
-    after = [c for c in bench.commands['base'] if c.sent_ns > moment.fault_ns]
-    speed = float(bench.commands['base'][-1].values[0])
-    bench.forget()
+    driven = bench.witness.commands['base']
+    after = [c for c in driven if c.sent_ns > moment.fault_ns]
+    speed = float(driven[-1].values[0])
+    bench.witness.forget()
     return {'zeros': sum(not c.values.any() for c in after), 'last_speed': round(speed, 3)}
 
 
 def goes_on(bench: Bench, name: str, seconds: float) -> dict[str, Any]:
     """Let chunks be lost or swapped for a while; returns how much of it the robot moved."""
+    witness = bench.witness
     bench.drive()
-    bench.forget()
-    checked, violated = bench.num_judged, len(bench.violations)
+    witness.forget()
+    checked, violated = witness.num_judged, len(witness.violations)
     bench.fault(GOES_ON[name])
     start = time.time_ns()
     bench.spin(seconds)
     end = time.time_ns()
-    states = [(max(t, start), s.action) for t, s in bench.states]
+    states = [(max(t, start), s.action) for t, s in witness.states]
     known = [*states, (end, None)]
     first = known[0][0] - start  # before the first change it followed
-    moving = (DispatcherState.ACTION_FOLLOW, DispatcherState.ACTION_LIMIT)
-    followed = first + sum(b - a for (a, x), (b, _) in itertools.pairwise(known) if x in moving)
-    sent, reports = len(bench.sent_chunks), [r for _, r in bench.reports]
-    numbers = sorted(bench.sent_chunks)
+    moving = [b - a for (a, action), (b, _) in itertools.pairwise(known) if action in FOLLOWING]
+    followed = first + sum(moving)
+    sent, reports = len(witness.sent_chunks), [r for _, r in witness.reports]
+    numbers = sorted(witness.sent_chunks)
     result = {
         'event': name,
         'seconds': seconds,
@@ -106,10 +110,10 @@ def goes_on(bench: Bench, name: str, seconds: float) -> dict[str, Any]:
         'stops': sum(s == DispatcherState.ACTION_STOP for _, s in states),
     }
     bench.fault('')
-    bench.forget()
-    unsafe = bench.violations[violated:]
+    witness.forget()
+    unsafe = witness.violations[violated:]
     return result | {
-        'commands_checked': bench.num_judged - checked,
+        'commands_checked': witness.num_judged - checked,
         'limit_violations': unsafe[:5],
         'met': not unsafe and not result['stops'] and result['chunks_accepted'] > 0,
     }

@@ -65,12 +65,12 @@ class BlendJudge:
         self._pure = False  # nothing was limited since the last splice
 
     def judge(self, chunks: Mapping[int, ActionChunk]) -> None:
-        """Judge everything since `Bench.forget`; chunks by number."""
-        bench = self._bench
+        """Judge everything since `Witness.forget`; chunks by number."""
+        witness = self._bench.witness
         ticks = self._rows()
         starts = [t for t, _, _ in ticks]
-        states = iter([*bench.states, (sys.maxsize, None)])
-        reports = iter([*bench.reports, (sys.maxsize, None)])
+        states = iter([*witness.states, (sys.maxsize, None)])
+        reports = iter([*witness.reports, (sys.maxsize, None)])
         told, state = next(states)
         said, report = next(reports)
         for i, (sent, stamp, row) in enumerate(ticks):
@@ -87,7 +87,7 @@ class BlendJudge:
     def _rows(self) -> list[tuple[int, float, np.ndarray]]:
         """Return complete ticks: when sent (ns), stamp (s), commands [D]."""
         parts: dict[float, dict[str, Command]] = collections.defaultdict(dict)
-        for name, found in self._bench.commands.items():
+        for name, found in self._bench.witness.commands.items():
             for command in found:
                 parts[command.stamp][name] = command
         ticks = []
@@ -146,6 +146,7 @@ def run(domain: int, chunks: int, seed: int, sabotage: str = '') -> dict[str, An
     """
     changes = LENIENT | SABOTAGE.get(sabotage, {})
     with Bench(domain, changes=changes, seed=seed) as bench:
+        witness = bench.witness
         for name, place in bench.robot.place.items():  # near an end of the range
             lower, upper = bench.limits[name].lower, bench.limits[name].upper
             bench.robot.place[name] = np.clip(place, lower, lower + NEAR_END * (upper - lower))
@@ -162,15 +163,15 @@ def run(domain: int, chunks: int, seed: int, sabotage: str = '') -> dict[str, An
         def judge() -> None:
             nonlocal executed, answered
             bench.spin(0.05)
-            for _, report in bench.reports:
+            for _, report in witness.reports:
                 outcomes[report.reason or 'accepted'] += 1
                 executed += report.accepted and report.num_rows > 0
-            answered += len(bench.reports)
+            answered += len(witness.reports)
             blend.judge(sent)
-            bench.forget()
+            witness.forget()
 
         for i in range(chunks):
-            if not bench.state.enabled:
+            if not witness.state.enabled:
                 bench.enable()
             elif bench.rng.random() < STOPS:
                 bench.stop()
@@ -194,11 +195,11 @@ def run(domain: int, chunks: int, seed: int, sabotage: str = '') -> dict[str, An
             'outcomes': dict(outcomes.most_common()),
             'without_report': chunks - answered,
             'executed_share': round(executed / chunks, 4),
-            'commands_checked': bench.num_judged,
+            'commands_checked': witness.num_judged,
             'rows_compared_with_the_blend': blend.observer.num_compared,
-            'limit_violations': len(bench.violations),
+            'limit_violations': len(witness.violations),
             'blend_violations': len(blend.observer.violations),
-            'first_violations': (bench.violations + blend.observer.violations)[:5],
+            'first_violations': (witness.violations + blend.observer.violations)[:5],
             'tracebacks': bench.processes.log('action_dispatcher').count('Traceback'),
             'process': 'ran to the end' if alive and status == 0 else f'ended with {status}',
         }

@@ -35,9 +35,9 @@ PIECE = 10.0
 
 
 def piece(bench: Bench) -> tuple[list[float], int]:
-    """Return the jitter (ms) of the ticks since `Bench.forget`, and how many a chunk caused."""
-    ticks = [(c.sent_ns, c.stamp) for c in bench.commands['base']]
-    reports = np.array([t for t, _ in bench.reports])
+    """Return the jitter (ms) of the ticks since `Witness.forget`, and how many a chunk caused."""
+    ticks = [(c.sent_ns, c.stamp) for c in bench.witness.commands['base']]
+    reports = np.array([t for t, _ in bench.witness.reports])
     jitter, caused = [], 0
     for (before, first), (sent, stamp) in itertools.pairwise(ticks):
         if ((reports > before) & (reports <= sent)).any():
@@ -68,7 +68,8 @@ def run(args: argparse.Namespace) -> dict[str, Any]:
             fifo=args.fifo,
         )
         bench.spin(5.0)  # torch is loaded
-        bench.forget()
+        witness = bench.witness
+        witness.forget()
         jitter, caused, accepted, stops = [], 0, 0, 0
         end = time.monotonic() + args.minutes * 60
         while time.monotonic() < end:
@@ -77,9 +78,9 @@ def run(args: argparse.Namespace) -> dict[str, Any]:
             found, by_chunks = piece(bench)
             jitter += found
             caused += by_chunks
-            accepted += sum(r.accepted for _, r in bench.reports)
-            bench.forget()
-            if not bench.state.enabled:
+            accepted += sum(r.accepted for _, r in witness.reports)
+            witness.forget()
+            if not witness.state.enabled:
                 stops += 1
                 bench.enable()
         bench.processes.end('sleeper')
@@ -96,8 +97,8 @@ def run(args: argparse.Namespace) -> dict[str, Any]:
             'ticks_brought_forward': caused,
             'chunks_accepted': accepted,
             'stops': stops,
-            'commands_checked': bench.num_judged,
-            'limit_violations': bench.violations[:5],
+            'commands_checked': witness.num_judged,
+            'limit_violations': witness.violations[:5],
             'allowed_ms': ALLOWED,
             'met': all(figures[q] <= ALLOWED[q] for q in ALLOWED),
             'load_before': machine['load_1min'],

@@ -90,6 +90,17 @@ class Robot:
         """Whether somebody listens to all of the feedback."""
         return all(p.get_subscription_count() for p in self._feedback.values())
 
+    def go(self, name: str, place: np.ndarray) -> None:
+        """Take a position component to a place [d], unless the robot does not follow."""
+        if self.follows:
+            self.place[name] = place
+
+    def recover(self) -> None:
+        """Say everything again, as it is, and go where told."""
+        self.paused.clear()
+        self.frozen.clear()
+        self.follows = True
+
     def now(self) -> float:
         """Return the robot's time (s)."""
         if self._sim_time:

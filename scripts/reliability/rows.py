@@ -13,6 +13,7 @@ import numpy as np
 from faster_vla_msgs.msg import DispatcherState, PolicyStatus
 from scripts.reliability.bench import Bench, BenchError, GUARD_TIMEOUT
 from scripts.reliability.motion import ARM
+from scripts.reliability.witness import FOLLOWING
 
 HOLD, STOP, NONE = (
     DispatcherState.ACTION_HOLD,
@@ -71,26 +72,27 @@ def _expect(bench: Bench, *outcomes: tuple[int, str]) -> None:
     """Wait for one of actions and reasons, then watch the commands (BenchError)."""
 
     def said() -> bool:
-        state = bench.state
+        state = bench.witness.state
         return any(state.action == a and text in state.message for a, text in outcomes)
 
     bench.until(said, f'one of {outcomes}', 15.0)
     bench.spin(WINDOW)
     if not said():
-        raise BenchError(f'expected one of {outcomes} to last: {bench.state}')
+        raise BenchError(f'expected one of {outcomes} to last: {bench.witness.state}')
 
 
 def _expect_status(bench: Bench, state: int, text: str = '') -> None:
+    witness = bench.witness
     bench.until(
-        lambda: bench.status.state == state and text in bench.status.message,
-        f'status {state} of the policy node with {text!r}, found {bench.status}',
+        lambda: witness.status.state == state and text in witness.status.message,
+        f'status {state} of the policy node with {text!r}, found {witness.status}',
         10.0,
     )
 
 
 def _after_plan(bench: Bench, fault_ns: int) -> Moment:
     _expect(bench, (HOLD, 'used up'))
-    return Moment(fault_ns, bench.plan_end_ns())
+    return Moment(fault_ns, bench.witness.plan_end_ns())
 
 
 def policy_killed(bench: Bench) -> Moment:
@@ -118,10 +120,11 @@ def _without_head(bench: Bench) -> Moment:
 
 def decode_error(bench: Bench) -> Moment:
     """Every inference ends in codes that cannot be decoded."""
-    before = bench.status.num_decode_failures
+    witness = bench.witness
+    before = witness.status.num_decode_failures
     moment = _after_plan(bench, bench.fault('decode_error'))
     _expect_status(bench, PolicyStatus.STATE_STALE_OBSERVATION, 'ordered')
-    bench.until(lambda: bench.status.num_decode_failures > before, 'a counted failure', 5.0)
+    bench.until(lambda: witness.status.num_decode_failures > before, 'a counted failure', 5.0)
     return moment
 
 
@@ -131,15 +134,14 @@ def worker_exception(bench: Bench) -> Moment:
     _expect(bench, (HOLD, 'dropped'))
     until_ns = time.time_ns()
     _expect_status(bench, PolicyStatus.STATE_FAULT, 'ordered')
-    held = [sent for sent, chunk in bench.sent_chunks.values() if not chunk.num_steps]
+    held = [sent for sent, chunk in bench.witness.sent_chunks.values() if not chunk.num_steps]
     return Moment(fault_ns, held[-1], until_ns)
 
 
 def inference_stalls(bench: Bench) -> Moment:
     """One inference takes 2 s longer; its chunk is too old, the next one is followed again."""
     moment = _after_plan(bench, bench.fault('stall 2.0'))
-    moving = DispatcherState.ACTION_FOLLOW, DispatcherState.ACTION_LIMIT
-    bench.until(lambda: bench.state.action in moving, 'motion again', 10.0)
+    bench.until(lambda: bench.witness.state.action in FOLLOWING, 'motion again', 10.0)
     return moment
 
 
@@ -167,16 +169,18 @@ def robot_elsewhere(bench: Bench) -> Moment:
 
 
 def _expect_rejected(bench: Bench, *reasons: str) -> None:
-    if not any(r.reason in reasons for _, r in bench.reports):
-        raise BenchError(f'expected chunks rejected as {reasons}: {bench.state}')
+    witness = bench.witness
+    if not any(r.reason in reasons for _, r in witness.reports):
+        raise BenchError(f'expected chunks rejected as {reasons}: {witness.state}')
 
 
 def _at_last_rejected(bench: Bench, fault_ns: int, reason: str) -> Moment:
     """Return when the chunk that was one too many was sent."""
-    found = [r.sequence_id for _, r in bench.reports if r.reason == reason][:NUM_REJECTED]
+    witness = bench.witness
+    found = [r.sequence_id for _, r in witness.reports if r.reason == reason][:NUM_REJECTED]
     if len(found) < NUM_REJECTED:
         raise BenchError(f'stopped after {len(found)} chunks, expected {NUM_REJECTED}')
-    return Moment(fault_ns, bench.sent_chunks[found[-1]][0])
+    return Moment(fault_ns, witness.sent_chunks[found[-1]][0])
 
 
 def feedback_stalls(bench: Bench) -> Moment:
@@ -206,17 +210,18 @@ def robot_restarts(bench: Bench) -> Moment:
     new[0] += NEAR if new[0] < ARM[0] else -NEAR
     bench.robot.place['left_arm'] = new
     bench.robot.paused.discard('feedback')
-    if not bench.state.action == STOP:
-        raise BenchError(f'expected STOP until a reset: {bench.state}')
-    last = len(bench.commands['left_arm'])
+    witness = bench.witness
+    if not witness.state.action == STOP:
+        raise BenchError(f'expected STOP until a reset: {witness.state}')
+    last = len(witness.commands['left_arm'])
     bench.enable()
-    reports = len(bench.reports)
-    bench.until(lambda: any(r.accepted for _, r in bench.reports[reports:]), 'a chunk', 10.0)
-    at = next(t for t, r in bench.reports[reports:] if r.accepted)
+    reports = len(witness.reports)
+    bench.until(lambda: any(r.accepted for _, r in witness.reports[reports:]), 'a chunk', 10.0)
+    at = next(t for t, r in witness.reports[reports:] if r.accepted)
     bench.until(
-        lambda: any(c.sent_ns > at for c in bench.commands['left_arm'][last:]), 'a command', 5.0
+        lambda: any(c.sent_ns > at for c in witness.commands['left_arm'][last:]), 'a command', 5.0
     )
-    first = next(c for c in bench.commands['left_arm'][last:] if c.sent_ns > at)
+    first = next(c for c in witness.commands['left_arm'][last:] if c.sent_ns > at)
     bench.robot.follows = True
     reach = bench.limits['left_arm'].speed * 3 * bench.period
     if (np.abs(first.values - new) > reach).any():
@@ -258,7 +263,7 @@ def dispatcher_killed(bench: Bench) -> Moment:
     at = bench.kill('action_dispatcher')
     bench.processes.ending.wait(10)
     bench.spin(2 * WINDOW)
-    last = [c.sent_ns for c in bench.commands['base'] if c.values.any()][-1]
+    last = [c.sent_ns for c in bench.witness.commands['base'] if c.values.any()][-1]
     return Moment(at, last + round(GUARD_TIMEOUT * 1e9))
 
 
@@ -329,13 +334,14 @@ def measure(bench: Bench, row: Row) -> Delay:
     except BenchError:
         bench.start_over()
         raise
+    witness = bench.witness
     if row.guard:
-        bench.begin_anew(moment.fault_ns)  # zeros at once, not by the limits
-        after = [c for c in bench.commands['base'] if c.sent_ns > moment.trigger_ns]
+        witness.begin_anew(moment.fault_ns)  # zeros at once, not by the limits
+        after = [c for c in witness.commands['base'] if c.sent_ns > moment.trigger_ns]
         moving = [c for c in after if c.values.any()]
         found = [None if moving or not after else after[0].received_ns]
     else:
-        safe = bench.safe(moment.trigger_ns, moment.until_ns).values()
+        safe = witness.safe(moment.trigger_ns, moment.until_ns).values()
         found = [None if c is None else c.received_ns for c in safe]
     _restore(bench, row)
     if any(at is None for at in found):
@@ -347,10 +353,8 @@ def measure(bench: Bench, row: Row) -> Delay:
 
 
 def _restore(bench: Bench, row: Row) -> None:
-    bench.robot.paused.clear()
-    bench.robot.frozen.clear()
+    bench.robot.recover()
     bench.fault('')
-    bench.robot.follows = True
     if row.restarts:
         bench.processes.end(row.restarts)
-    bench.forget()
+    bench.witness.forget()

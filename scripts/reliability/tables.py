@@ -33,6 +33,16 @@ def _yes(met: bool) -> str:
     return 'yes' if met else '**no**'
 
 
+def _percentiles(figures: Mapping[str, float]) -> str:
+    """Return the cells p50, p99, p99.9 and max."""
+    return ' | '.join(f'{figures[q]:.2f}' for q in ('p50', 'p99', 'p999', 'max'))
+
+
+def _section(lines: list[str], text: str, name: str, report: Mapping[str, Any]) -> str:
+    """Return a table, what is to be said about it, and where it came from."""
+    return '\n'.join([*lines, '', text, '', _source(name, report)])
+
+
 def failures() -> str:
     """Return the failure table: from trigger and from fault to the first safe command."""
     report = _report('failures')
@@ -78,7 +88,7 @@ def failures() -> str:
         of = {c: [r['event'] for r in report['rows'] if r['git_sha'] == c] for c in commits}
         parts = [f'{_commit(c)}: {", ".join(names)}' for c, names in of.items()]
         text += f' Commits: {"; ".join(parts)}.'
-    return '\n'.join([*lines, '', text, '', _source('failures', report)])
+    return _section(lines, text, 'failures', report)
 
 
 def fuzz() -> str:
@@ -114,7 +124,7 @@ def jitter() -> str:
     ]
     for r in report['runs']:
         for key, text in (('jitter_ms', 'dispatcher'), ('floor_ms', 'loop of sleeps')):
-            figures = ' | '.join(f'{r[key][q]:.2f}' for q in ('p50', 'p99', 'p999', 'max'))
+            figures = _percentiles(r[key])
             last = f'{_yes(r["met"])} | {_commit(r["git_sha"])}' if key == 'jitter_ms' else ' | '
             lines.append(
                 f'| {r["scheduling"]} | {r["beside"]} | {r["rate"]:g} | {r["minutes"]:g} | {text} '
@@ -122,7 +132,7 @@ def jitter() -> str:
             )
     allowed = report['runs'][0]['allowed_ms']
     text = f'Allowed: p99 {allowed["p99"]:g} ms, p99.9 {allowed["p999"]:g} ms.'
-    return '\n'.join([*lines, '', text, '', _source('jitter', report)])
+    return _section(lines, text, 'jitter', report)
 
 
 def overhead() -> str:
@@ -135,15 +145,14 @@ def overhead() -> str:
         'decoding_ms': 'decoding of three images',
     }
     for key, text in rows.items():
-        figures = ' | '.join(f'{r[key][q]:.2f}' for q in ('p50', 'p99', 'p999', 'max'))
-        lines.append(f'| {text} | {figures} |')
+        lines.append(f'| {text} | {_percentiles(r[key])} |')
     allowed = r['allowed_ms']
     text = (
         f'{r["compared"]} chunks in {r["seconds"]:g} s, {r["cameras"]}; allowed p50 '
         f'{allowed["p50"]:g} ms, p99 {allowed["p99"]:g} ms minus `total_ms`; met: '
         f'{_yes(r["met"])}. The node took {100 * r["share_of_a_core"]:.0f} % of a core.'
     )
-    return '\n'.join([*lines, '', text, '', _source('overhead', r)])
+    return _section(lines, text, 'overhead', r)
 
 
 def soak() -> str:
@@ -164,7 +173,7 @@ def soak() -> str:
         f'{r["allowed_percent_per_hour"]:g} % an hour) {_yes(met["memory"])}, numbers '
         f'{_yes(met["sequence"])}, plan {_yes(met["plan"])}.'
     )
-    return '\n'.join([*lines, '', text, '', _source('soak', r)])
+    return _section(lines, text, 'soak', r)
 
 
 def motion() -> str:
@@ -185,7 +194,7 @@ def motion() -> str:
             figures = ' | '.join(f'{x:.3g}' for x in v.values())
             lines.append(f'| {name} | {flavour} | {figures} |')
     text = f'Means of {r["runs"]} runs of a model; policy {r["latency_ms"]:.0f} ms.'
-    return '\n'.join([*lines, '', text, '', _source('motion', r)])
+    return _section(lines, text, 'motion', r)
 
 
 def table(name: str) -> str:

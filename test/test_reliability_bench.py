@@ -1,0 +1,134 @@
+"""Bench and witness of docs/reliability.md without processes: a robot is set in motion, judged."""
+
+import time
+import types
+
+import pytest
+
+pytest.importorskip('rclpy')
+pytest.importorskip('faster_vla_msgs')
+
+from geometry_msgs.msg import TwistStamped
+import numpy as np
+from sensor_msgs.msg import JointState
+
+from faster_vla_msgs.msg import ChunkReport, DispatcherState
+from faster_vla_ros.conversions import stamp_from_seconds
+from scripts.reliability.bench import Bench, BenchError, EMBODIMENT, ROBOT, TRIALS
+from scripts.reliability.motion import BASE_SPEED
+from scripts.reliability.observer import read_limits
+from scripts.reliability.witness import COMMANDS, Witness
+
+pytestmark = pytest.mark.ros
+
+PERIOD = 0.02
+STATE, REPORT = '/action_dispatcher/state', '/action_dispatcher/chunk_report'
+
+
+class Wire:
+    """A node without DDS: what is said on a topic is heard at once."""
+
+    def __init__(self):
+        self._ears, self._now = {}, time.time_ns()
+
+    def create_subscription(self, kind, topic, take, qos):
+        self._ears[topic] = take
+
+    def say(self, topic, message):
+        self._now += round(PERIOD * 1e9)
+        times = {'source_timestamp': self._now, 'received_timestamp': self._now}
+        self._ears[topic](message, times)
+
+    def command(self, name, message):
+        message.header.stamp = stamp_from_seconds(self._now * 1e-9)
+        self.say(COMMANDS[name][1], message)
+
+
+# --- setting in motion ------------------------------------------------------------------------
+
+
+class Stubborn(Bench):
+    """No processes, no DDS: the dispatcher is disabled so many times before the robot moves."""
+
+    def __init__(self, failures):
+        self._failures, self.enabled = failures, 0
+        self._wire = Wire()
+        self.witness = Witness(self._wire, None, read_limits(ROBOT, EMBODIMENT), PERIOD)
+        self._wire.say(STATE, DispatcherState(action=DispatcherState.ACTION_NONE))
+
+    def enable(self):
+        self.enabled += 1
+
+    def until(self, condition, what):
+        assert not condition(), f'{what} before anything was said'
+        if self.enabled <= self._failures:
+            self._wire.say(STATE, DispatcherState(action=DispatcherState.ACTION_STOP))
+        else:
+            following = DispatcherState(action=DispatcherState.ACTION_FOLLOW, enabled=True)
+            command = TwistStamped()
+            command.twist.linear.x = BASE_SPEED
+            self._wire.say(REPORT, ChunkReport(accepted=True))
+            self._wire.say(STATE, following)
+            self._wire.command('base', command)
+        assert condition(), f'no {what}'
+
+
+@pytest.mark.parametrize('failures', range(TRIALS))
+def test_a_robot_that_is_disabled_before_it_moves_is_enabled_again(failures):
+    bench = Stubborn(failures)
+    bench.set_in_motion()
+    assert bench.enabled == failures + 1
+    assert bench.witness.moving()
+
+
+def test_a_robot_that_never_moves_is_an_error_after_a_few_trials():
+    bench = Stubborn(TRIALS)
+    with pytest.raises(BenchError, match=f'disabled {TRIALS} times before it moved'):
+        bench.set_in_motion()
+    assert bench.enabled == TRIALS
+
+
+# --- judging ----------------------------------------------------------------------------------
+
+BEFORE, AFTER = np.zeros(6), np.full(6, 1.0)  # rad, far more than a tick's
+
+
+def nothing(witness, robot):
+    pass
+
+
+def new_dispatcher(witness, robot):
+    witness.expect_dispatcher()
+
+
+def enabled_where_it_stands(witness, robot):
+    witness.expect_motion()
+
+
+def enabled_elsewhere(witness, robot):
+    robot.place['left_arm'] = AFTER
+    witness.expect_motion()
+
+
+@pytest.mark.parametrize(
+    ('event', 'allowed'),
+    [
+        (nothing, False),
+        (new_dispatcher, True),
+        (enabled_where_it_stands, False),
+        (enabled_elsewhere, True),
+    ],
+)
+def test_set_points_may_jump_only_where_they_begin_anew(event, allowed):
+    wire, robot = Wire(), types.SimpleNamespace(place={})
+    robot.go = robot.place.__setitem__
+    witness = Witness(wire, robot, read_limits(ROBOT, EMBODIMENT), PERIOD)
+    wire.command('left_arm', JointState(position=BEFORE))
+    event(witness, robot)
+    wire.say(REPORT, ChunkReport(accepted=True))
+    wire.command('left_arm', JointState(position=AFTER))
+    witness.forget()
+    assert witness.num_judged == 2
+    assert (not witness.violations) == allowed, witness.violations
+    assert not witness.commands['left_arm']
+    assert np.array_equal(robot.place['left_arm'], AFTER)
