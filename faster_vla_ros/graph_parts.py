@@ -51,7 +51,7 @@ class Graph:
         environment: variables every process gets unless they are set already.
         namespace: of all nodes; '' or '/robot1'.
         rviz: layout for RViz, to be shown beside the nodes; None: not wanted.
-        simulated: parameters of the simulated robot, to describe it (`robot_description.py`);
+        simulated: parameters of the simulated robot, to describe it (`faster_core/sim/urdf.py`);
             None without one.
     """
 

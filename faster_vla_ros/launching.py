@@ -24,6 +24,12 @@ from launch import LaunchDescription
 STOP_TIMEOUT = '8'
 # `faster-vla up` has an option of its own for it.
 NODES = Argument(name='nodes', default='', help='only these, separated by commas; empty: all')
+# A simulated robot tells its joints by name there, and latches its description itself: two
+# publishers of one description are one too many.
+_OF_SIMULATED = [
+    ('joint_states', 'mujoco_robot/joint_states'),
+    ('robot_description', 'robot_state_publisher/robot_description'),
+]
 # Of a second robot they must not be the first one's.
 _TF = [('/tf', 'tf'), ('/tf_static', 'tf_static')]
 
@@ -85,23 +91,20 @@ def _typed(parameters: Mapping[str, Any]) -> dict[str, Any]:
 
 
 def _description(graph: Graph) -> list[Node]:
-    """Return a robot_state_publisher for a simulated robot that tells its joints by name."""
+    """Return a robot_state_publisher for a simulated robot, where there is one."""
     if 'mujoco_robot' not in {n.name for n in graph.nodes} or not installed(
         'robot_state_publisher'
     ):
         return []
     from faster_core.sim.urdf import description
 
-    text = description(graph.simulated)
-    if not text:
-        return []
     return [
         Node(
             package='robot_state_publisher',
             executable='robot_state_publisher',
             namespace=graph.namespace,
-            parameters=[_typed({'robot_description': text})],
-            remappings=_TF if graph.namespace else [],
+            parameters=[_typed({'robot_description': description(graph.simulated)})],
+            remappings=[*_OF_SIMULATED, *(_TF if graph.namespace else [])],
             output='screen',
         )
     ]

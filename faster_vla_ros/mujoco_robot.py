@@ -2,7 +2,8 @@
 
 Robots are those of `faster_core/sim/robot.py`, dialects those of `faster_vla_ros/dialects`; the
 robot is moved through topics only. Evaluation talks to `~/reset_episode`, `~/task_success`,
-`~/world_state` and `~/real_time_factor`; policy and dispatcher use none of them.
+`~/world_state` and `~/real_time_factor`, whoever shows the robot to what `robot_description.py`
+publishes; policy and dispatcher use none of them.
 
 Threads: the executor takes commands and services, one thread runs physics and publishes feedback,
 one renders. Physics and commands share the simulator under a lock held for one slice at most.
@@ -40,6 +41,7 @@ from faster_vla_ros.dialects.ros2_control import Ros2ControlDialect
 from faster_vla_ros.dialects.vendor import VendorDialect
 from faster_vla_ros.parameters import Spec
 from faster_vla_ros.robot_cameras import CameraThread
+from faster_vla_ros.robot_description import RobotDescription
 
 DIALECTS: dict[str, type[Dialect]] = {
     'vendor': VendorDialect,
@@ -133,6 +135,7 @@ class MujocoRobot(Node):
         self._success: bool | None = None
         self._create_publishers()
         self.dialect = kind(self, self.robot, self._lock, self._seconds, values)
+        self._description = RobotDescription(self, sim, choice['robot'], self.dialect.joints)
         self.robot.before_slice = self._before_slice
         self.create_service(ResetEpisode, '~/reset_episode', self._on_reset)
         quality = min(values['jpeg_quality'], 100) if kind.jpeg else None
@@ -221,6 +224,7 @@ class MujocoRobot(Node):
             self._clock_publisher.publish(Clock(clock=stamp))
         if robot.num_slices % self._feedback_divider == 0:
             self.dialect.publish_feedback(stamp)
+            self._description.publish(stamp)
         self._set_success(sim.succeeded())
         if robot.elapsed + 1e-9 >= next_image:
             self.cameras.show(sim.pose(), stamp)

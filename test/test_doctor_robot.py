@@ -104,6 +104,18 @@ def test_joints_without_names_are_proposed_by_side_and_compared_as_a_guess(r1, f
     assert lines[1].startswith('# left_gripper.joints: 1 of')
 
 
+def test_the_shipped_file_is_within_the_urdf_of_the_simulated_r1_lite(r1, fine):
+    pytest.importorskip('mujoco')
+    from faster_core.sim.urdf import description
+
+    graph = changed(fine, robot_description=description({'robot': 'r1_lite'}))
+    found = {f.subject: f for f in rows(r1, graph, Verdict.WARN, 'limits')}
+    assert set(found) == {'left_arm', 'left_gripper', 'right_arm', 'right_gripper'}
+    for name, row in found.items():
+        assert f'if they are {name}_joint' in row.found
+        assert row.found.endswith('within those of the URDF')
+
+
 def test_a_component_of_velocities_has_no_range_to_compare(tmp_path):
     change = (
         '{component: arm, kind: joint_position, names: [a, b]}',

@@ -12,14 +12,16 @@ pytest.importorskip('faster_vla_msgs')
 
 from robot_files import parameters
 from sensor_msgs.msg import JointState
+from std_msgs.msg import String
 
 from faster_core.chunk import ActionChunk
 from faster_core.embodiment import Embodiment, Kind
 from faster_vla_msgs.msg import ActionChunk as ActionChunkMsg
 from faster_vla_msgs.msg import ChunkReport
 from faster_vla_ros.conversions import chunk_to_message
+from faster_vla_ros.draft import urdf
 from faster_vla_ros.graph import GRAPHS
-from faster_vla_ros.session import isolated_environment, Session
+from faster_vla_ros.session import isolated_environment, LATCHED, Session
 from faster_vla_ros.supervisor import Supervisor
 
 pytestmark = pytest.mark.ros
@@ -68,23 +70,28 @@ def moves(name, arguments):
     embodiment = Embodiment.load(dispatcher.parameters['embodiment'])
     given = parameters(dispatcher.parameter_files[0], 'action_dispatcher')
     joints = {c.name: given[f'{c.name}.joints'] for c in embodiment.action}
-    seen, reports = Seen(), []
+    seen, reports, descriptions = Seen(), [], []
     with (
         Supervisor(graph, environment=isolated_environment(DOMAIN), sink=lambda *_: None) as run,
         Session(domain=DOMAIN, localhost=True) as session,
     ):
         node, space = session.node, graph.namespace
         node.create_subscription(JointState, f'{space}/joint_states', seen.take, 10)
+        topic = f'{space}/robot_description'
+        node.create_subscription(String, topic, descriptions.append, LATCHED)
         topic = f'{space}/action_dispatcher/chunk_report'
         node.create_subscription(ChunkReport, topic, reports.append, 10)
         chunks = node.create_publisher(ActionChunkMsg, f'{space}/policy_node/action_chunk', 1)
         session.wait_until_ready(graph, PATIENCE, run.check)
         wanted = {j for names in joints.values() for j in names}
         assert session.spin_until(
-            lambda: wanted <= set(seen.positions) and chunks.get_subscription_count(),
+            lambda: (
+                wanted <= set(seen.positions) and chunks.get_subscription_count() and descriptions
+            ),
             PATIENCE,
             run.check,
         )
+        assert wanted <= set(urdf.parse(descriptions[-1].data).joints)
         start = dict(seen.positions)
         firsts = [joints[c.name][0] for c in embodiment.action if c.kind is Kind.JOINT_POSITION]
 

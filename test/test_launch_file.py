@@ -236,8 +236,11 @@ def test_wrong_arguments_start_nothing(recorders, values, message):
 # --- what is shown beside the nodes -------------------------------------------------------------
 
 
-@pytest.mark.parametrize(('name', 'joint'), [('single_arm', 'fr3_joint1'), ('dual_arm', 'waist')])
-def test_a_simulated_arm_is_described_where_robot_state_publisher_is_installed(
+JOINTS = [('single_arm', 'fr3_joint1'), ('dual_arm', 'waist'), (R1_LITE, 'left_arm_joint1')]
+
+
+@pytest.mark.parametrize(('name', 'joint'), JOINTS)
+def test_a_simulated_robot_is_described_where_robot_state_publisher_is_installed(
     recorders, name, joint
 ):
     values = {'nodes': 'mujoco_robot', 'namespace': 'robot1'}
@@ -248,13 +251,26 @@ def test_a_simulated_arm_is_described_where_robot_state_publisher_is_installed(
     assert publisher.package == publisher.executable == 'robot_state_publisher'
     assert joint in publisher.parameters[0]['robot_description'].value
     assert publisher.namespace == '/robot1'
-    assert dict(publisher.remappings) == {'/tf': 'tf', '/tf_static': 'tf_static'}
+    assert dict(publisher.remappings) == {
+        'joint_states': 'mujoco_robot/joint_states',
+        'robot_description': 'robot_state_publisher/robot_description',
+        '/tf': 'tf',
+        '/tf_static': 'tf_static',
+    }
 
 
-def test_a_real_robot_is_described_by_its_own_driver(recorders):
+@pytest.mark.parametrize('name', GRAPHS)
+def test_frames_of_the_only_robot_keep_their_topics(recorders, name):
+    recorders.add('robot_state_publisher')
+    _, publisher = described({'nodes': 'mujoco_robot'}, name)[2]
+    assert not {'/tf', '/tf_static'} & {old for old, _ in publisher.remappings}
+
+
+@pytest.mark.parametrize('name', GRAPHS)
+def test_a_real_robot_is_described_by_its_own_driver(recorders, name):
     recorders.add('robot_state_publisher')
     values = {'sim': 'false', 'nodes': 'action_dispatcher'}
-    assert [n.package for n in described(values, 'single_arm')[2]] == [PACKAGE]
+    assert [n.package for n in described(values, name)[2]] == [PACKAGE]
 
 
 @pytest.mark.parametrize('name', GRAPHS)

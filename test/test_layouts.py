@@ -18,8 +18,9 @@ OWN_TOPICS = {
     'action_dispatcher/planned': 'dispatcher_status.py',
     'action_dispatcher/planned_path': 'planned_path.py',
 }
+DESCRIPTION = 'robot_description'
 SERVICES = {f'action_dispatcher/{s}': 'action_dispatcher.py' for s in ('enable', 'stop', 'reset')}
-SHARED = {'/diagnostics', 'instruction'}
+SHARED = {'/diagnostics', 'instruction', DESCRIPTION}
 DISPLAYS = {'Grid', 'RobotModel', 'TF', 'Path', 'Image'}
 PANELS = {
     *('Image', 'Plot', 'RawMessages', 'DiagnosticSummary', 'Publish', 'CallService', '3D'),
@@ -38,8 +39,7 @@ def topics_of(name):
         for key, value in parameters(file, node).items()
         if key.rpartition('.')[2] == 'topic'
     }
-    described = {'robot_description'} if name != 'r1lite_wbc' else set()
-    return named | set(OWN_TOPICS) | SHARED | described
+    return named | set(OWN_TOPICS) | SHARED
 
 
 def absolute(names):
@@ -99,10 +99,11 @@ def test_rviz_shows_every_camera_best_effort(name):
 @graphs
 def test_rviz_takes_the_description_of_the_robot_as_it_is_latched(name):
     displays = rviz(name)['Visualization Manager']['Displays']
-    models = [d for d in displays if d['Class'].endswith('/RobotModel')]
-    assert len(models) == (0 if name == 'r1lite_wbc' else 1)
-    for model in models:
-        assert model['Description Topic']['Durability Policy'] == 'Transient Local'
+    (model,) = [d for d in displays if d['Class'].endswith('/RobotModel')]
+    assert model['Description Topic']['Value'] == DESCRIPTION
+    assert model['Description Topic']['Durability Policy'] == 'Transient Local'
+    text = (ROOT / 'faster_vla_ros' / 'robot_description.py').read_text(encoding='utf-8')
+    assert f"'{DESCRIPTION}', qos.LATCHED" in text
 
 
 @graphs
@@ -117,6 +118,12 @@ def test_foxglove_shows_topics_and_calls_services_of_the_graph_only(name):
     assert set(services) == absolute(SERVICES)
     for payload in found(panels, {'requestPayload'}):
         json.loads(payload)
+
+
+@graphs
+def test_foxglove_shows_the_robot_where_it_shows_frames(name):
+    views = [p for n, p in foxglove(name)['configById'].items() if n.startswith('3D!')]
+    assert [p['topics'][f'/{DESCRIPTION}'] for p in views] == [{'visible': True}]
 
 
 @graphs

@@ -82,7 +82,7 @@ def test_topics_and_types_are_exactly_the_vendors(robot, wire):
             found = dict(listing('mujoco_robot', '/'))
         except NodeNameNonExistentError:
             return {}  # its endpoints were discovered, its name was not yet
-        others = ('/rosout', '/parameter_events')
+        others = ('/rosout', '/parameter_events', '/robot_description')
         return {t: k[0] for t, k in found.items() if '/mujoco_robot/' not in t and t not in others}
 
     node, session = wire.node, wire.session

@@ -36,16 +36,18 @@ PARTS = (
                 name=f'{side}_arm',
                 kind=PartKind.JOINTS,
                 joints=tuple(f'{side}_arm_joint{i}' for i in range(1, 7)),
+                model_joints=tuple(f'{side}_joint{i}' for i in range(1, 7)),
             ),
             Part(
                 name=f'{side}_gripper',
                 kind=PartKind.GRIPPER,
                 joints=(f'{side}_gripper_joint',),
+                model_joints=(f'{side}_finger1', f'{side}_finger2'),
             ),
         )
     ),
     Part(name='torso', kind=PartKind.JOINTS, joints=tuple(f'torso_joint{i}' for i in (1, 2, 3))),
-    Part(name='base', kind=PartKind.BASE),
+    Part(name='base', kind=PartKind.BASE, joints=('base_x', 'base_y', 'base_yaw')),
 )
 
 
@@ -57,6 +59,7 @@ class R1LiteSim:
 
     parts = PARTS
     cameras = tuple(CAMERAS)
+    camera_names = CAMERAS
 
     def __init__(self, *, image_size: int = 96) -> None:
         """Compile the model; `image_size` is the default square render size in pixels."""

@@ -30,19 +30,33 @@ class Part:
     Attributes:
         name: as the embodiment's component, e.g. 'left_arm'.
         kind: a base takes speeds (vx, vy, wz), everything else positions.
-        joints: names as the robot's own description has them; empty for a base.
+        joints: names as the robot's own description has them; of a base those of its place in the
+            world (x, y, yaw), which no driver tells.
+        model_joints: what the model calls them, where it has other names. Several for one joint:
+            fingers of a gripper whose joint is the stroke, the sum of their ways.
     """
 
     name: str
     kind: PartKind
     joints: tuple[str, ...] = ()
+    model_joints: tuple[str, ...] = ()
 
 
 class SimulatedRobot(Protocol):
-    """A robot in a scene; deterministic for a seed and a command sequence."""
+    """A robot in a scene; deterministic for a seed and a command sequence.
+
+    Attributes:
+        parts: what is commanded.
+        cameras: names of the cameras.
+        camera_names: camera -> what the model calls it.
+        model: the compiled `mujoco.MjModel`.
+        seed: of the scene.
+    """
 
     parts: tuple[Part, ...]
     cameras: tuple[str, ...]
+    camera_names: Mapping[str, str]
+    model: Any
     seed: int
 
     def reset(self, seed: int, task: str | None = None) -> None:

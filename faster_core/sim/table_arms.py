@@ -75,7 +75,7 @@ class TableArms:
         self._arms = tuple(arms)
         self._area = np.array(block_area)
         self.cameras = (*views, *wrists)
-        self._camera_names = {c: c for c in views} | {c: f'{p}wrist' for c, p in wrists.items()}
+        self.camera_names = {c: c for c in views} | {c: f'{p}wrist' for c, p in wrists.items()}
         self.model = _build(arms, views)
         self.data = mujoco.MjData(self.model)
         self._renderers = Renderers(self.model)
@@ -83,10 +83,23 @@ class TableArms:
         for arm in arms:
             inner = [f'{arm.prefix}joint{i}' for i in range(1, len(arm.joints) + 1)]
             name, gripper = f'{arm.prefix}arm', f'{arm.prefix}gripper'
-            parts.append(Part(name=name, kind=PartKind.JOINTS, joints=arm.joints))
-            parts.append(Part(name=gripper, kind=PartKind.GRIPPER, joints=(arm.finger,)))
+            finger = f'{arm.prefix}finger1'
+            parts += [
+                Part(
+                    name=name,
+                    kind=PartKind.JOINTS,
+                    joints=arm.joints,
+                    model_joints=tuple(inner),
+                ),
+                Part(
+                    name=gripper,
+                    kind=PartKind.GRIPPER,
+                    joints=(arm.finger,),
+                    model_joints=(finger,),
+                ),
+            ]
             self._rows[name] = self._addresses(inner, inner)
-            self._rows[gripper] = self._addresses([f'{arm.prefix}finger1'], [gripper])
+            self._rows[gripper] = self._addresses([finger], [gripper])
         self.parts = tuple(parts)
         self._timestep = self.model.opt.timestep
         self.reset(0)
@@ -189,7 +202,7 @@ class TableArms:
         """
         size = size or (320, 240)
         size = (size, size) if isinstance(size, int) else size
-        return self._renderers.render(self.data, self._camera_names[camera], size)
+        return self._renderers.render(self.data, self.camera_names[camera], size)
 
     def world_state(self) -> dict[str, tuple[np.ndarray, np.ndarray]]:
         """Return true poses, name -> (xyz, wxyz): blocks and hands."""

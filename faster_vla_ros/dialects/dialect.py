@@ -28,10 +28,12 @@ class Dialect:
     Attributes:
         slice: simulated seconds between two calls of `before_slice`; a controller's period.
         jpeg: whether pictures are wanted as JPEG; else as RGB arrays.
+        joints: part -> names of its joints, as parameters may change them; empty: the robot's own.
     """
 
     slice = 0.01
     jpeg = False
+    joints: Mapping[str, tuple[str, ...]] = {}
 
     @staticmethod
     def parameters(robot: Any, names: Mapping[str, str]) -> dict[str, Spec]:

@@ -25,7 +25,7 @@ class IsaacDialect(JointTopics):
         super().__init__(*args)
         self._where = {
             joint: (part, i)
-            for part, joints in self._joints.items()
+            for part, joints in self.joints.items()
             for i, joint in enumerate(joints)
         }
         self.reset()

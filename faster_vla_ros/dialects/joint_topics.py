@@ -44,14 +44,14 @@ class JointTopics(Dialect):
         sim = self._robot.sim
         self._parts = [p for p in sim.parts if p.kind is not PartKind.BASE]
         self._has_base = any(p.kind is PartKind.BASE for p in sim.parts)
-        self._joints = {p.name: tuple(self._values[f'{p.name}.joints']) for p in self._parts}
+        self.joints = {p.name: tuple(self._values[f'{p.name}.joints']) for p in self._parts}
         for part in self._parts:
-            if len(self._joints[part.name]) != len(part.joints):
+            if len(self.joints[part.name]) != len(part.joints):
                 raise ConfigError(
                     f'{part.name}.joints: expected {len(part.joints)} names, found '
-                    f'{len(self._joints[part.name])}'
+                    f'{len(self.joints[part.name])}'
                 )
-        self._names = [j for joints in self._joints.values() for j in joints]
+        self._names = [j for joints in self.joints.values() for j in joints]
         if len(set(self._names)) != len(self._names):
             raise ConfigError(f'joints: expected different names, found {self._names}')
         create = self._node.create_publisher

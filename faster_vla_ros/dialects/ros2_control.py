@@ -103,7 +103,7 @@ class Ros2ControlDialect(JointTopics):
         gripper = 'classic' if self._flavour == 'humble' else 'parallel'
         is_gripper = kind is PartKind.GRIPPER
         port = JointPort(
-            self._joints[part],
+            self.joints[part],
             self._flavour,
             self._robot.sim.joint_feedback(part)[0],
             self._make_trajectory,
