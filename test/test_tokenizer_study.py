@@ -58,7 +58,11 @@ VALUES = {
     'learning_rates': [0.001, 0.0001],
     'trial_steps': 5,
     'joint': {
-        'both': {'data': {'small': SLOTS, 'wide': SLOTS}, 'model': GRID},
+        'both': {
+            'data': {'small': SLOTS, 'wide': SLOTS},
+            'weights': {'small': 3},
+            'model': GRID,
+        },
         'one': {
             'data': {'small': SLOTS},
             'model': {**GRID, 'layout': 'by_kind', 'slot_width': 2},
@@ -353,6 +357,7 @@ def test_the_table_names_all_and_says_no_where_it_lost(report):
         assert name in text
     assert text.count('### ') == 3
     assert '| one | small | wide, a robot not trained on |' in text
+    assert '| both | small 3, wide 1 | wide, held-out episodes |' in text
     assert '**no**' in text  # bins at full resolution win against thirty steps of training
 
 

@@ -140,7 +140,8 @@ def _greedy(tokenizer: ActionTokenizer) -> ActionTokenizer:
 
 def _joint(study: Study, entry: Entry) -> dict[str, Any]:
     """Return what one model does on each of its sets, and on those it was not trained on."""
-    result: dict[str, Any] = {'data': list(entry.data), **study.cost(entry)}
+    weights = dict(entry.fields['weights'])
+    result: dict[str, Any] = {'data': list(entry.data), 'weights': weights, **study.cost(entry)}
     result |= {'held_out': {}, 'held_out_tasks': {}, 'strangers': {}}
     counts = []
     for data in entry.data:

@@ -51,7 +51,7 @@ def _joint(rows: Mapping[str, Mapping[str, Any]]) -> str:
             ('strangers', 'a robot not trained on'),
         ):
             lines += [
-                f'| {label} | {", ".join(row["data"])} | {data}, {title} | {r["tokens"]:.0f} | '
+                f'| {label} | {_shares(row)} | {data}, {title} | {r["tokens"]:.0f} | '
                 f'{r["vrr_1e-3"]:.3f} | {r["l1"]:.4f} |'
                 for data, r in row[kind].items()
             ]
@@ -64,6 +64,14 @@ def _joint(rows: Mapping[str, Mapping[str, Any]]) -> str:
             for level, s in enumerate(row['codes']['levels'], 1)
         ]
     return '\n'.join(lines)
+
+
+def _shares(row: Mapping[str, Any]) -> str:
+    """Return what a model was trained on, with the shares of a batch unless they are equal."""
+    weights = row.get('weights', {})
+    return ', '.join(
+        f'{name} {weights.get(name, 1):g}' if weights else name for name in row['data']
+    )
 
 
 def _headlines(rows: Mapping[str, Mapping[str, Any]]) -> str:
