@@ -83,6 +83,11 @@ class JerkPositionLimiter(PositionLimiter):
         velocities[-1] = 0.0
         return times, positions, velocities
 
+    def moment(self, dt: float) -> tuple[float, np.ndarray, np.ndarray]:
+        """Return the end of the last step: no age, place and speed [d]."""
+        del dt
+        return 0.0, self.position, self.velocity
+
     def _beside(self, place: np.ndarray, speed: np.ndarray, dt: float) -> _State:
         """Return the state in `dt` on the way to a target that moves from `place` at `speed`.
 

@@ -111,6 +111,13 @@ class PositionLimiter:
             np.array([np.sign(v) * rest for rest in left]),
         )
 
+    def moment(self, dt: float) -> tuple[float, np.ndarray, np.ndarray]:
+        """Return a moment of the last step of `dt` seconds: its age (s), place and speed [d] then.
+
+        The speed is that of the whole step, so it was had in its middle.
+        """
+        return dt / 2.0, self.position - self.velocity * dt / 2.0, self.velocity
+
     def _in_range(self, place: np.ndarray) -> np.ndarray:
         """Return a place in the range; a start outside of it is not jumped back from."""
         lower, upper, x = self.config.lower, self.config.upper, self.position

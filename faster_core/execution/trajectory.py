@@ -2,31 +2,37 @@
 
 A trajectory goes out once per plan, never per tick: joint_trajectory_controller does not replace
 one seamlessly (interfaces.md 12.3). Its points lie on the path that the limits let the set-point
-take, and between them the controller's cubic neither leaves the range nor, beyond rounding, the
-speed limit. The last velocity is zero, so whoever hears nothing more comes to rest.
+take, and the controller's cubic between them keeps the limits of range, speed and acceleration
+too. The last velocity is zero, so whoever hears nothing more comes to rest.
+
+A set-point moves from tick to tick at one speed, which it has halfway between them. From one such
+middle to the next a parabola leads exactly: the quadratic B-spline over the ticks, whose
+acceleration is the change of speed from tick to tick.
 """
 
 from __future__ import annotations
 
+from collections.abc import Iterator
 import copy
 import dataclasses
 
 import numpy as np
 
-from faster_core.execution.limits import PositionLimiter
+from faster_core.execution.limits import PositionLimiter, SAME_TIME
 from faster_core.execution.plan import Plan
 
 # The path is followed in steps of this share of a row's period, or of the tick if it is longer.
 _STEPS_PER_ROW = 4
-# Excess of speed that counts as rounding.
-_ROUNDING = 1e-3
-# Within [0, 3] secants a cubic's end slopes keep it between its end points (Fritsch and Carlson,
-# SIAM J. Numer. Anal. 17, 1980).
-_MONOTONE = 3.0
-# A cubic whose secant is s exceeds it by 7/18 d if it begins with s - d and ends with s - d/2: the
-# worst there is, where d is what the limits let the speed change in a step. By more than half of
-# itself it never does, its end slopes having the sign of s.
-_BULGE, _MOST = 7.0 / 18.0, 1.0 / 3.0
+# Shares of the limit of acceleration for the first steps of a path, tried for each dimension: the
+# set-point takes on a speed at once, a cubic from where it is has to get there. 0: in these steps
+# it brakes instead, which it must just before the end of its range.
+_SHARES, _NUM_FIRST = (1.0, 0.35, 0.1, 0.0), 2
+# Steps after which a path that does not come to rest is given up.
+_MOST_STEPS = 100_000
+# Excess over a limit that counts as rounding.
+_ROUNDING = 1e-2
+# Swinging out of the range by less (rad or m) is rounding too.
+_NEAR = 1e-4
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True, eq=False)
@@ -55,6 +61,8 @@ def follow(
 ) -> Trajectory:
     """Return the rest of a plan as a trajectory within the limits, ending at rest.
 
+    Its points are the rows, or those of the path if the cubic between rows would exceed a limit.
+
     Args:
         limiter: where the set-point is and how fast it moves; left as it is.
         plan: what is followed.
@@ -62,20 +70,25 @@ def follow(
         now: seconds on the plan's clock.
         lead: the first point is at least so many seconds from now, except where rows alone
             would exceed a limit, and where it brakes.
-        tick: seconds between two steps of the path, at least.
+        tick: seconds between two ticks.
     """
-    later = plan.times[plan.times >= now + lead]
+    later = plan.times[plan.times >= now + lead] - now
     if not later.size:
         return brake(limiter, lead=lead)
-    step = max(tick, float(np.median(np.diff(plan.times))) / _STEPS_PER_ROW)
-    rows = later - now
-    points = _points(limiter, _path(limiter, plan, columns, now, step), rows)
-    if _too_coarse(limiter, points):
-        # Between rows alone the cubic would exceed a limit: more points, less speed.
-        slower = _with_reserve(limiter, step)
-        path = _path(slower, plan, columns, now, step)
-        points = _points(slower, path, path.times[1:])
-    return points
+    wide = max(tick, float(np.median(np.diff(plan.times))) / _STEPS_PER_ROW)
+    best, least = None, np.inf
+    for step in (wide, tick, tick / 2.0):
+        paths: list[Trajectory] = []
+        for share in _SHARES:
+            path = _path(limiter, plan, columns, now=now, step=step, share=share)
+            paths = _as_long([*paths, path])
+            for times in _choices(paths[0].times, later, lead):
+                points, excess = _mixed(limiter, paths, times)
+                if excess <= 1.0 + _ROUNDING:
+                    return points
+                if excess < least:
+                    best, least = points, excess
+    return best
 
 
 def brake(limiter: PositionLimiter, *, lead: float) -> Trajectory:
@@ -84,76 +97,135 @@ def brake(limiter: PositionLimiter, *, lead: float) -> Trajectory:
     return Trajectory(times=times, positions=positions, velocities=velocities)
 
 
-@dataclasses.dataclass(frozen=True, kw_only=True, eq=False)
-class _Path:
-    """Where the limits let the set-point go.
-
-    Attributes:
-        times: [N] seconds from now, the first 0, the last the end of the plan.
-        positions: [N, d].
-        speed: [d] at the end.
-        rest: how it comes to rest from there, times from the end; None if it is at rest.
-    """
-
-    times: np.ndarray
-    positions: np.ndarray
-    speed: np.ndarray
-    rest: Trajectory | None
-
-
-def _path(limiter: PositionLimiter, plan: Plan, columns: slice, now: float, step: float) -> _Path:
-    ghost = copy.copy(limiter)
-    end = plan.end - now
-    times = np.append(np.arange(0.0, end - 1e-9, step), end)
-    targets = [plan.sample(now + t)[columns] for t in times]
-    positions = [ghost.position]
-    for k in range(1, len(times)):
-        ghost.step(targets[k - 1], targets[k], times[k] - times[k - 1])
-        positions.append(ghost.position)
-    return _Path(
-        times=times,
-        positions=np.array(positions),
-        speed=ghost.velocity,
-        rest=None if ghost.at_rest else brake(ghost, lead=step),
-    )
-
-
-def _points(limiter: PositionLimiter, path: _Path, times: np.ndarray) -> Trajectory:
-    """Return points of a path at `times` [K] up to its end, and on to rest."""
-    positions = np.stack([np.interp(times, path.times, p) for p in path.positions.T], axis=1)
-    knots = np.concatenate([[0.0], times])
-    velocities = _slopes(limiter, knots, np.concatenate([limiter.position[None], positions]))
-    velocities = np.concatenate([velocities, path.speed[None]])
-    if path.rest is not None:
-        times = np.concatenate([times, path.times[-1] + path.rest.times])
-        positions = np.concatenate([positions, path.rest.positions])
-        velocities = np.concatenate([velocities, path.rest.velocities])
+def _path(
+    limiter: PositionLimiter,
+    plan: Plan,
+    columns: slice,
+    *,
+    now: float,
+    step: float,
+    share: float,
+) -> Trajectory:
+    """Return where the limits let the set-point go, step by step, and on until it rests."""
+    ghost, full = copy.copy(limiter), limiter.config
+    gentle = dataclasses.replace(full, max_acceleration=full.max_acceleration * share)
+    count = max(1, round((plan.end - now) / step + 0.499))
+    step = (plan.end - now) / count
+    targets = [plan.sample(now + step * k)[columns] for k in range(count + 1)]
+    points = []
+    for k in range(_MOST_STEPS):
+        end = step * (k + 1)
+        ghost.config = gentle if k < _NUM_FIRST and share else full
+        if k < _NUM_FIRST and not share:
+            age = step / 2.0
+            points.append((end - age, *_braked(limiter, end - age)))
+            ghost.position, ghost.velocity = _braked(limiter, end)
+            continue
+        if k < count:
+            ghost.step(targets[k], targets[k + 1], step)
+        elif ghost.at_rest:
+            break
+        else:
+            ghost.settle(step)
+        age, position, velocity = ghost.moment(step)
+        points.append((end - age, position, velocity))
+    points.append((points[-1][0] + step, ghost.position, np.zeros_like(ghost.position)))
+    times, positions, velocities = map(np.array, zip(*points, strict=True))
     return Trajectory(times=times, positions=positions, velocities=velocities)
 
 
-def _slopes(limiter: PositionLimiter, times: np.ndarray, values: np.ndarray) -> np.ndarray:
-    """Return [K - 2, d] of the inner points: central differences, zero at a turn."""
-    secants = np.diff(values, axis=0) / np.diff(times)[:, None]
-    before, after = secants[:-1], secants[1:]
-    wide = (values[2:] - values[:-2]) / (times[2:] - times[:-2])[:, None]
-    least = np.minimum(np.abs(before), np.abs(after))
-    bound = np.minimum(_MONOTONE * least, limiter.config.max_velocity)
-    return np.where(before * after > 0, np.clip(wide, -bound, bound), 0.0)
+def _braked(limiter: PositionLimiter, t: float) -> tuple[np.ndarray, np.ndarray]:
+    """Return place and speed [d] after braking for `t` seconds."""
+    speed, most = np.abs(limiter.velocity), limiter.config.max_acceleration
+    left = np.maximum(speed - most * t, 0.0)
+    way = np.sign(limiter.velocity) * (speed + left) / 2.0 * np.minimum(t, speed / most)
+    return limiter.position + way, np.sign(limiter.velocity) * left
 
 
-def _too_coarse(limiter: PositionLimiter, points: Trajectory) -> bool:
-    """Return whether the cubic exceeds the speed limit, or swings out at its beginning."""
+def _as_long(paths: list[Trajectory]) -> list[Trajectory]:
+    """Return paths of equal steps as long as the longest: what rests stays where it is."""
+    times = max((p.times for p in paths), key=len)
+    return [
+        Trajectory(
+            times=times,
+            positions=np.pad(p.positions, ((0, more), (0, 0)), mode='edge'),
+            velocities=np.pad(p.velocities, ((0, more), (0, 0))),
+        )
+        for p in paths
+        for more in (len(times) - len(p.times),)
+    ]
+
+
+def _choices(knots: np.ndarray, rows: np.ndarray, lead: float) -> Iterator[np.ndarray]:
+    """Yield times of points: the rows and on to rest; all knots, the first one ever sooner.
+
+    Args:
+        knots: [N] of a path to rest, seconds from now.
+        rows: [R] likewise, R >= 1.
+        lead: seconds to the first point, if that can be.
+    """
+    rows = rows[rows > knots[0]]
+    if rows.size:
+        yield np.concatenate([rows, knots[knots > rows[-1] + SAME_TIME]])
+    latest = min(int(np.searchsorted(knots, lead)), len(knots) - 1)
+    for first in range(latest, -1, -1):
+        yield knots[first:]
+
+
+def _mixed(
+    limiter: PositionLimiter, paths: list[Trajectory], times: np.ndarray
+) -> tuple[Trajectory, float]:
+    """Return points at `times`, every dimension of the first path that suits it, and the excess.
+
+    The excess is the largest share of a limit that is taken, of the best path if none suits.
+    """
+    made = [_at(path, times) for path in paths]
+    excess = np.array([_excess(limiter, points) for points in made])
+    suits = excess <= 1.0 + _ROUNDING
+    which = np.where(suits.any(axis=0), suits.argmax(axis=0), excess.argmin(axis=0))
+    each = np.arange(excess.shape[1])
+    points = Trajectory(
+        times=times,
+        positions=np.array([m.positions for m in made])[which, :, each].T,
+        velocities=np.array([m.velocities for m in made])[which, :, each].T,
+    )
+    return points, float(excess[which, each].max())
+
+
+def _at(path: Trajectory, times: np.ndarray) -> Trajectory:
+    """Return a path at `times` [K] within it."""
+    i = np.clip(np.searchsorted(path.times, times, side='right') - 1, 0, len(path.times) - 2)
+    h = (path.times[i + 1] - path.times[i])[:, None]
+    s = (times - path.times[i])[:, None] / h
+    start, left, right = path.positions[i], path.velocities[i], path.velocities[i + 1]
+    secant = (path.positions[i + 1] - start) / h
+    b, c = 3.0 * secant - 2.0 * left - right, left + right - 2.0 * secant
+    return Trajectory(
+        times=times,
+        positions=start + h * s * (left + s * (b + s * c)),
+        velocities=left + s * (2.0 * b + 3.0 * s * c),
+    )
+
+
+def _excess(limiter: PositionLimiter, points: Trajectory) -> np.ndarray:
+    """Return [d] the largest share of a limit the cubic takes; endless outside of the range."""
+    config, place = limiter.config, limiter.position
     times = np.concatenate([[0.0], points.times])
-    values = np.concatenate([limiter.position[None], points.positions])
+    values = np.concatenate([place[None], points.positions])
     slopes = np.concatenate([limiter.velocity[None], points.velocities])
-    if (peak_speed(times, values, slopes) > _limit(limiter)).any():
-        return True
-    secant, slope = (values[1] - values[0]) / times[1], limiter.velocity
-    return bool(((slope * secant < 0) | (np.abs(slope) > _MONOTONE * np.abs(secant))).any())
-
-
-def _limit(limiter: PositionLimiter) -> np.ndarray:
-    return limiter.config.max_velocity * (1.0 + _ROUNDING)
+    # A cubic stays in the hull of its Bézier points; a start outside of the range leads back in.
+    third = np.diff(times)[:, None] / 3.0
+    hull = np.concatenate(
+        [values, values[:-1] + slopes[:-1] * third, values[1:] - slopes[1:] * third]
+    )
+    below = hull < np.minimum(config.lower, place) - _NEAR
+    above = hull > np.maximum(config.upper, place) + _NEAR
+    # It may start faster than a limit that was lowered meanwhile.
+    fastest = np.maximum(config.max_velocity, np.abs(limiter.velocity))
+    speed = peak_speed(times, values, slopes) / fastest
+    acceleration = peak_acceleration(times, values, slopes) / config.max_acceleration
+    share = np.maximum(speed.max(axis=0), acceleration.max(axis=0))
+    return np.where((below | above).any(axis=0), np.inf, share)
 
 
 def peak_speed(times: np.ndarray, values: np.ndarray, slopes: np.ndarray) -> np.ndarray:
@@ -172,10 +244,10 @@ def peak_speed(times: np.ndarray, values: np.ndarray, slopes: np.ndarray) -> np.
     return np.maximum.reduce([np.abs(left), np.abs(right), np.abs(vertex)])
 
 
-def _with_reserve(limiter: PositionLimiter, step: float) -> PositionLimiter:
-    """Return a copy whose speed leaves room for how far a cubic bulges between its points."""
-    config = limiter.config
-    reserve = np.minimum(_BULGE * config.max_acceleration * step, _MOST * config.max_velocity)
-    slower = copy.copy(limiter)
-    slower.config = dataclasses.replace(config, max_velocity=config.max_velocity - reserve)
-    return slower
+def peak_acceleration(times: np.ndarray, values: np.ndarray, slopes: np.ndarray) -> np.ndarray:
+    """Return [K - 1, d], the largest acceleration of the cubic in every segment, at one end."""
+    h = np.diff(times)[:, None]
+    secant, left, right = np.diff(values, axis=0) / h, slopes[:-1], slopes[1:]
+    first = 6.0 * secant - 4.0 * left - 2.0 * right
+    last = 2.0 * left + 4.0 * right - 6.0 * secant
+    return np.maximum(np.abs(first), np.abs(last)) / h

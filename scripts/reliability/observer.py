@@ -22,8 +22,11 @@ POSITIONS = ('joint_position', 'gripper_position')
 SLACK = 1e-3
 # Set-points of float32 rows carry such errors (rad, m) into their differences.
 ROUNDING = 2e-6
-# Between two points a spline may bulge beyond the speed of the path by this share.
-BULGE = 0.02
+# Between two points a spline may exceed speed and acceleration of the path by these shares, and
+# joints that stop within a moment (s) stop together.
+BULGE, SWING, MOMENT = 0.02, 0.05, 1e-3
+# A joint that has to stop within the first segment, as its range ends, brakes by up to 4/3.
+STOP = 1 / 3
 # A tick later than so many periods is taken for one of so many: its speed says nothing.
 LATE = 3.0
 # Samples per segment of a spline.
@@ -160,13 +163,19 @@ class LimitObserver:
             return
         if velocities[-1].any():
             self._tell(name, time, 'last velocity', velocities[-1], 'zero')
-        place, speed = spline(
-            np.concatenate([[0.0], times]),
+        knots = np.concatenate([[0.0], times])
+        place, speed, change = spline(
+            knots,
             np.concatenate([start[0][None], positions]),
             np.concatenate([start[1][None], velocities]),
         )
         if (np.abs(speed) > limits.speed * (1 + BULGE)).any():
             self._tell(name, time, 'speed', np.abs(speed).max(axis=0), f'at most {limits.speed}')
+        slack = 1 + SWING + MOMENT / np.repeat(np.diff(knots), SAMPLES)[:, None]
+        slack[:SAMPLES] += STOP
+        if (np.abs(change) > limits.acceleration * slack).any():
+            found = np.abs(change).max(axis=0)
+            self._tell(name, time, 'acceleration', found, f'at most {limits.acceleration}')
         # From a place outside the way leads back in.
         lower = np.minimum(limits.lower, start[0])
         upper = np.maximum(limits.upper, start[0])
@@ -181,8 +190,8 @@ class LimitObserver:
 
 def spline(
     times: np.ndarray, values: np.ndarray, slopes: np.ndarray
-) -> tuple[np.ndarray, np.ndarray]:
-    """Return samples [N, d] of a cubic Hermite spline and of its derivative."""
+) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+    """Return samples [N, d] of a cubic Hermite spline and of its first two derivatives."""
     h = np.diff(times)[:, None, None]
     s = np.linspace(0.0, 1.0, SAMPLES)[None, :, None]
     p, q = values[:-1, None], values[1:, None]
@@ -199,8 +208,8 @@ def spline(
         + (-6 * s**2 + 6 * s) * q
         + (3 * s**2 - 2 * s) * v
     ) / h
-    size = values.shape[1]
-    return place.reshape(-1, size), speed.reshape(-1, size)
+    change = ((12 * s - 6) * (p - q) + (6 * s - 4) * u + (6 * s - 2) * v) / h**2
+    return tuple(x.reshape(-1, values.shape[1]) for x in (place, speed, change))
 
 
 def columns(embodiment: Embodiment, chosen: Callable[[Component], bool]) -> list[int]:
