@@ -25,6 +25,8 @@ _State = tuple[Sequence[float], Sequence[float], Sequence[float]]
 class JerkPositionLimiter(PositionLimiter):
     """A `PositionLimiter` that also bounds how fast the acceleration changes."""
 
+    sampled = False
+
     def __init__(
         self, config: ComponentConfig, position: np.ndarray, *, switches: bool = False
     ) -> None:
@@ -82,11 +84,6 @@ class JerkPositionLimiter(PositionLimiter):
         velocities = np.array([s[1] for s in states])
         velocities[-1] = 0.0
         return times, positions, velocities
-
-    def moment(self, dt: float) -> tuple[float, np.ndarray, np.ndarray]:
-        """Return the end of the last step: no age, place and speed [d]."""
-        del dt
-        return 0.0, self.position, self.velocity
 
     def _beside(self, place: np.ndarray, speed: np.ndarray, dt: float) -> _State:
         """Return the state in `dt` on the way to a target that moves from `place` at `speed`.

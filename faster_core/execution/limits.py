@@ -22,7 +22,15 @@ STANDING = 1e-6
 
 
 class PositionLimiter:
-    """Set-point of a position component; remembers where it is and how fast it moves."""
+    """Set-point of a position component; remembers where it is and how fast it moves.
+
+    Attributes:
+        sampled: it moves at one speed from tick to tick, so `velocity` was had halfway; else at
+            the end.
+        config, position, velocity: now; rad or m, and per second, [d].
+    """
+
+    sampled = True
 
     def __init__(
         self, config: ComponentConfig, position: np.ndarray, *, switches: bool = False
@@ -110,13 +118,6 @@ class PositionLimiter:
             np.array([self._in_range(x + way) for way in ways]),
             np.array([np.sign(v) * rest for rest in left]),
         )
-
-    def moment(self, dt: float) -> tuple[float, np.ndarray, np.ndarray]:
-        """Return a moment of the last step of `dt` seconds: its age (s), place and speed [d] then.
-
-        The speed is that of the whole step, so it was had in its middle.
-        """
-        return dt / 2.0, self.position - self.velocity * dt / 2.0, self.velocity
 
     def _in_range(self, place: np.ndarray) -> np.ndarray:
         """Return a place in the range; a start outside of it is not jumped back from."""

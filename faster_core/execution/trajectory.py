@@ -23,9 +23,9 @@ from faster_core.execution.plan import Plan
 
 # The path is followed in steps of this share of a row's period, or of the tick if it is longer.
 _STEPS_PER_ROW = 4
-# Shares of the limit of acceleration for the first steps of a path, tried for each dimension: the
-# set-point takes on a speed at once, a cubic from where it is has to get there. 0: in these steps
-# it brakes instead, which it must just before the end of its range.
+# Shares of the limit of acceleration for the first steps of a path, tried for each dimension: a
+# sampled set-point takes on a speed at once, a cubic from where it is has to get there. 0: in
+# these steps it brakes instead, which it must just before the end of its range.
 _SHARES, _NUM_FIRST = (1.0, 0.35, 0.1, 0.0), 2
 # Steps after which a path that does not come to rest is given up.
 _MOST_STEPS = 100_000
@@ -76,18 +76,17 @@ def follow(
     if not later.size:
         return brake(limiter, lead=lead)
     wide = max(tick, float(np.median(np.diff(plan.times))) / _STEPS_PER_ROW)
+    shares = _SHARES if limiter.sampled else (1.0,)
+    many = _repeated(limiter, len(shares))
     best, least = None, np.inf
     for step in (wide, tick, tick / 2.0):
-        paths: list[Trajectory] = []
-        for share in _SHARES:
-            path = _path(limiter, plan, columns, now=now, step=step, share=share)
-            paths = _as_long([*paths, path])
-            for times in _choices(paths[0].times, later, lead):
-                points, excess = _mixed(limiter, paths, times)
-                if excess <= 1.0 + _ROUNDING:
-                    return points
-                if excess < least:
-                    best, least = points, excess
+        paths = _paths(many, np.repeat(shares, limiter.position.size), plan, columns, now, step)
+        for times in _choices(paths.times, later, lead):
+            points, excess = _best(many, len(shares), _at(paths, times))
+            if excess <= 1.0 + _ROUNDING:
+                return points
+            if excess < least:
+                best, least = points, excess
     return best
 
 
@@ -97,37 +96,60 @@ def brake(limiter: PositionLimiter, *, lead: float) -> Trajectory:
     return Trajectory(times=times, positions=positions, velocities=velocities)
 
 
-def _path(
+def _repeated(limiter: PositionLimiter, count: int) -> PositionLimiter:
+    """Return a limiter of `count` times the dimensions, the same ones again and again."""
+    many = copy.copy(limiter)
+    many.config = copy.copy(limiter.config)
+    for owner in (many, many.config):
+        for name, value in vars(owner).items():
+            if isinstance(value, np.ndarray):
+                object.__setattr__(owner, name, np.tile(value, count))
+    return many
+
+
+def _paths(
     limiter: PositionLimiter,
+    shares: np.ndarray,
     plan: Plan,
     columns: slice,
-    *,
     now: float,
     step: float,
-    share: float,
 ) -> Trajectory:
-    """Return where the limits let the set-point go, step by step, and on until it rests."""
+    """Return where the limits let set-points go, step by step, and on until they rest.
+
+    Args:
+        limiter: of all paths at once, [S d].
+        shares: [S d] of the acceleration in the first steps.
+        plan: what is followed.
+        columns: of the component in the plan.
+        now: seconds on the plan's clock.
+        step: seconds, about.
+    """
     ghost, full = copy.copy(limiter), limiter.config
-    gentle = dataclasses.replace(full, max_acceleration=full.max_acceleration * share)
+    gentle = dataclasses.replace(
+        full, max_acceleration=full.max_acceleration * np.where(shares > 0, shares, 1.0)
+    )
     count = max(1, round((plan.end - now) / step + 0.499))
     step = (plan.end - now) / count
-    targets = [plan.sample(now + step * k)[columns] for k in range(count + 1)]
+    targets = np.array([plan.sample(now + step * k)[columns] for k in range(count + 1)])
+    targets = np.tile(targets, len(shares) // targets.shape[1])
+    age = step / 2.0 if limiter.sampled else 0.0
     points = []
     for k in range(_MOST_STEPS):
         end = step * (k + 1)
-        ghost.config = gentle if k < _NUM_FIRST and share else full
-        if k < _NUM_FIRST and not share:
-            age = step / 2.0
-            points.append((end - age, *_braked(limiter, end - age)))
-            ghost.position, ghost.velocity = _braked(limiter, end)
-            continue
+        ghost.config = gentle if k < _NUM_FIRST else full
         if k < count:
             ghost.step(targets[k], targets[k + 1], step)
         elif ghost.at_rest:
             break
         else:
             ghost.settle(step)
-        age, position, velocity = ghost.moment(step)
+        position, velocity = ghost.position - age * ghost.velocity, ghost.velocity
+        if k < _NUM_FIRST:
+            braked = _braked(limiter, end - age)
+            position, velocity = np.where(shares > 0, (position, velocity), braked)
+            there = (ghost.position, ghost.velocity)
+            ghost.position, ghost.velocity = np.where(shares > 0, there, _braked(limiter, end))
         points.append((end - age, position, velocity))
     points.append((points[-1][0] + step, ghost.position, np.zeros_like(ghost.position)))
     times, positions, velocities = map(np.array, zip(*points, strict=True))
@@ -140,20 +162,6 @@ def _braked(limiter: PositionLimiter, t: float) -> tuple[np.ndarray, np.ndarray]
     left = np.maximum(speed - most * t, 0.0)
     way = np.sign(limiter.velocity) * (speed + left) / 2.0 * np.minimum(t, speed / most)
     return limiter.position + way, np.sign(limiter.velocity) * left
-
-
-def _as_long(paths: list[Trajectory]) -> list[Trajectory]:
-    """Return paths of equal steps as long as the longest: what rests stays where it is."""
-    times = max((p.times for p in paths), key=len)
-    return [
-        Trajectory(
-            times=times,
-            positions=np.pad(p.positions, ((0, more), (0, 0)), mode='edge'),
-            velocities=np.pad(p.velocities, ((0, more), (0, 0))),
-        )
-        for p in paths
-        for more in (len(times) - len(p.times),)
-    ]
 
 
 def _choices(knots: np.ndarray, rows: np.ndarray, lead: float) -> Iterator[np.ndarray]:
@@ -172,22 +180,20 @@ def _choices(knots: np.ndarray, rows: np.ndarray, lead: float) -> Iterator[np.nd
         yield knots[first:]
 
 
-def _mixed(
-    limiter: PositionLimiter, paths: list[Trajectory], times: np.ndarray
-) -> tuple[Trajectory, float]:
-    """Return points at `times`, every dimension of the first path that suits it, and the excess.
+def _best(limiter: PositionLimiter, count: int, points: Trajectory) -> tuple[Trajectory, float]:
+    """Return points [K, d] of `count` paths, every dimension of the first that suits, and excess.
 
     The excess is the largest share of a limit that is taken, of the best path if none suits.
     """
-    made = [_at(path, times) for path in paths]
-    excess = np.array([_excess(limiter, points) for points in made])
+    excess = _excess(limiter, points).reshape(count, -1)
     suits = excess <= 1.0 + _ROUNDING
     which = np.where(suits.any(axis=0), suits.argmax(axis=0), excess.argmin(axis=0))
     each = np.arange(excess.shape[1])
+    chosen = which * len(each) + each
     points = Trajectory(
-        times=times,
-        positions=np.array([m.positions for m in made])[which, :, each].T,
-        velocities=np.array([m.velocities for m in made])[which, :, each].T,
+        times=points.times,
+        positions=points.positions[:, chosen],
+        velocities=points.velocities[:, chosen],
     )
     return points, float(excess[which, each].max())
 
