@@ -106,9 +106,11 @@ class Instructions:
             if self._node.active:
                 self.clear(WAITING)
         elif text != self.text:
-            if self.text:
+            if before := self.text:
                 self._change('', hold_for=text)
             if why := self.why_not(text):
+                if before:
+                    self._node.get_logger().info(f'no longer carried out: {before}')
                 self._refuse(why)
             else:
                 self.begin(text)

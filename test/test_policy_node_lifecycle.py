@@ -55,6 +55,10 @@ def test_log_says_when_it_is_ready_and_what_it_carries_out(context, capfd):
         rig.follow()
         rig.say('open the drawer')
         rig.spin_until(lambda: rig.node.instruction == 'open the drawer')
+        rig.say('xyzzy frobnicate')
+        rig.wait_status(PolicyStatus.STATE_IDLE, 'instruction refused')
+        rig.say('grasp the cup')
+        rig.spin_until(lambda: rig.node.instruction == 'grasp the cup')
         rig.say('')
         rig.spin_until(lambda: not rig.node.instruction)
     lines = [line.partition(']: ')[2] for line in capfd.readouterr().err.splitlines()]
@@ -65,6 +69,8 @@ def test_log_says_when_it_is_ready_and_what_it_carries_out(context, capfd):
         'carrying out: grasp the cup',
         'carrying out: open the drawer',
         'no longer carried out: open the drawer',
+        'carrying out: grasp the cup',
+        'no longer carried out: grasp the cup',
     ]
 
 

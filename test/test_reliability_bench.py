@@ -22,6 +22,7 @@ from scripts.reliability.witness import COMMANDS, Witness
 pytestmark = pytest.mark.ros
 
 PERIOD = 0.02
+LIMITS = read_limits(ROBOT, EMBODIMENT)
 STATE, REPORT = '/action_dispatcher/state', '/action_dispatcher/chunk_report'
 
 
@@ -53,7 +54,7 @@ class Stubborn(Bench):
     def __init__(self, failures):
         self._failures, self.enabled = failures, 0
         self._wire = Wire()
-        self.witness = Witness(self._wire, None, read_limits(ROBOT, EMBODIMENT), PERIOD)
+        self.witness = Witness(self._wire, None, LIMITS, PERIOD)
         self._wire.say(STATE, DispatcherState(action=DispatcherState.ACTION_NONE))
 
     def enable(self):
@@ -122,7 +123,7 @@ def enabled_elsewhere(witness, robot):
 def test_set_points_may_jump_only_where_they_begin_anew(event, allowed):
     wire, robot = Wire(), types.SimpleNamespace(place={})
     robot.go = robot.place.__setitem__
-    witness = Witness(wire, robot, read_limits(ROBOT, EMBODIMENT), PERIOD)
+    witness = Witness(wire, robot, LIMITS, PERIOD)
     wire.command('left_arm', JointState(position=BEFORE))
     event(witness, robot)
     wire.say(REPORT, ChunkReport(accepted=True))

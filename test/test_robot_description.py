@@ -76,7 +76,7 @@ def test_a_graphs_robot_latches_the_urdf_of_launch_and_tells_every_joint_of_it(n
         assert msg.header.stamp.sec > 0
         sim = node.robot.sim
         measured = np.concatenate([sim.joint_feedback(p.name)[0] for p in sim.parts])
-        np.testing.assert_allclose(msg.position, measured, atol=0.05)
+        np.testing.assert_allclose(msg.position, measured, atol=0.01)
 
 
 def test_the_r1_lite_is_where_urdf_and_joints_say_after_it_has_driven_and_bent():

@@ -31,12 +31,12 @@ def description(parameters: Mapping[str, Any]) -> str:
     """Return the URDF of what `mujoco_robot` plays.
 
     Args:
-        parameters: of `mujoco_robot`: `robot`, `arm_model`.
+        parameters: of `mujoco_robot`: `robot`, `arm_model`; its defaults where left out.
 
     Raises:
         ConfigError: unknown robot or arm.
     """
-    name = parameters['robot']
+    name = parameters.get('robot', 'r1_lite')
     return urdf(make_robot(name, arm_model=parameters.get('arm_model', 'fr3')), name)
 
 
@@ -47,6 +47,9 @@ def urdf(sim: SimulatedRobot, name: str, joints: Mapping[str, Sequence[str]] | N
         sim: the robot.
         name: of the robot in the URDF.
         joints: part -> names of its joints, where they are not those of `sim.parts`.
+
+    Raises:
+        ValueError: a joint moves that nobody tells.
     """
     model = sim.model
     root = ElementTree.Element('robot', name=name)
@@ -89,7 +92,10 @@ def _followers(
 ) -> dict[str, tuple[str, float]]:
     """Return joint of the model -> joint in ROS that it follows, and how much of its way."""
     found = {f: (stroke, 1 / len(all_)) for stroke, all_ in strokes.items() for f in all_}
-    for pair in zip(model.eq_obj1id, model.eq_obj2id, strict=True):
+    for row in np.flatnonzero(model.eq_type == mujoco.mjtEq.mjEQ_JOINT):
+        pair = model.eq_obj1id[row], model.eq_obj2id[row]
+        if min(pair) < 0:
+            continue  # held at a place of its own
         a, b = (model.joint(j).name for j in pair)
         found |= {one: (names[other], 1.0) for one, other in ((a, b), (b, a)) if other in names}
     return found
@@ -120,6 +126,8 @@ def _add_joints(
     if not rows:
         _add_joint(root, f'{own}_fixed', 'fixed', (parent, own), pose)
     for row in rows:
+        if row.name not in names and row.name not in followers:
+            raise ValueError(f'joint {row.name}: neither named nor coupled to one that is')
         name = names.get(row.name, row.name)
         child = own if row is rows[-1] else f'{name}_link'
         if child != own:

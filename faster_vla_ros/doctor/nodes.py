@@ -19,8 +19,8 @@ SERVICES = {
     'reset': 'std_srvs/srv/Trigger',
 }
 _RESTART = 'start both nodes with the same checkpoint'
-# State in which the policy sends no chunks -> verdict, its name, what is expected, advice.
-_NO_CHUNKS = {
+# State in which not all is well -> verdict, its name, what is expected, advice.
+_NOT_WELL = {
     PolicyStatus.STATE_FAULT: (
         fail,
         'fault',
@@ -117,9 +117,9 @@ def _mute(node: str, topic: str, advice: str) -> Finding:
 
 
 def _policy_state(status: Any) -> Finding:
-    if status.state not in _NO_CHUNKS:
+    if status.state not in _NOT_WELL:
         return ok('state', POLICY, status.message or f'instruction: {status.instruction}')
-    judge, name, expected, advice = _NO_CHUNKS[status.state]
+    judge, name, expected, advice = _NOT_WELL[status.state]
     return judge('state', POLICY, f'{name}: {status.message}', expected=expected, advice=advice)
 
 

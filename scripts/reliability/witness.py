@@ -50,9 +50,9 @@ class Witness:
 
     Attributes:
         commands: component -> what was sent since `forget`.
-        states: what the dispatcher said since then, and when it sent that (ns) before it.
-        reports: on chunks, likewise.
-        sent_chunks: number -> when it was sent (ns), chunk; likewise.
+        states: what the dispatcher said since then: (when it was sent (ns), message).
+        reports: on chunks, in the same form.
+        sent_chunks: number -> (when it was sent (ns), message).
         state: what the dispatcher said last; None: nothing since it was started.
         status: what the policy node said last; None likewise.
         violations: of the limits, by what was judged so far.

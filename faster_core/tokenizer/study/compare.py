@@ -35,8 +35,8 @@ def compare(
         episodes); 'held_out_tasks': the same, short, on tasks never trained on; 'curves': set ->
         tokenizer -> operating points; 'against': set -> rival -> comparison at equal tokens;
         'ablations': set -> label -> short report; 'joint': label -> one model over several sets:
-        'held_out', 'held_out_tasks' and 'strangers' (set -> short report) and 'codes' per level;
-        'missing': titles of what is not fitted yet.
+        'data', 'weights', 'held_out', 'held_out_tasks' and 'strangers' (set -> short report) and
+        'codes' per level; 'missing': titles of what is not fitted yet.
     """
     report: dict[str, Any] = {
         'git_sha': git_commit(),
