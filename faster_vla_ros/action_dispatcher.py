@@ -10,7 +10,7 @@ published from the start on, says that it works. Nothing moves before `~/enable`
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 import dataclasses
 import signal
 import sys
@@ -42,9 +42,12 @@ from faster_vla_ros.interlocks.estop import EmergencyStop
 from faster_vla_ros.interlocks.permit import Permit
 from faster_vla_ros.interlocks.takeover import Takeover
 from faster_vla_ros.live_limits import LiveLimits
+from faster_vla_ros.outputs import ways_in
 from faster_vla_ros.outputs.wire import Wire
 from faster_vla_ros.planned_path import PlannedPath
 from faster_vla_ros.sensors.joint_states import OtherJointsError
+from faster_vla_ros.sensors.stamp_order import StampOrder
+from faster_vla_ros.state_log import ENDING, StateLog
 
 STATUS_PERIOD = 1.0
 # Seconds between two looks at who else publishes.
@@ -79,23 +82,29 @@ class ActionDispatcher(Node):
         self.embodiment, rules = self.config.embodiment, self.config.rules
         self._period = 1.0 / rules.dispatch_rate
         dry = self.config['dry_run']
+        topics, actions = self._ways_in()
         outputs = {} if dry else self.config.outputs
         self._wire = Wire(self, self.embodiment, outputs, self._on_goal_failure)
         self.dispatcher = Dispatcher(
-            self.embodiment, rules, self._wire.trajectories, lambda: not self._why_not_enable()
+            self.embodiment,
+            rules,
+            self.config.trajectories,
+            lambda: not self._why_not_enable(),
         )
         self._at_enable = None if dry else EnableMessages(self, self.config.values)
         self._board = DispatcherBoard(self, self.embodiment, rules, self.config.frame_id)
+        self._log = StateLog(self.get_logger())
         self._path = PlannedPath(self, self.embodiment, self.config.frame_id)
         self._last_reason = ''
         self._bad_feedback: set[str] = set()
-        self._create_interlocks([c.topic for _, c in outputs.values() if c.topic])
+        watched = self.config['takeover.publishers'] and not dry
+        self._create_interlocks(*((topics, actions) if watched else ((), ())))
         for name, source in self.config.sources.items():
             qos.subscription(
                 self, JointState, source.config.topic, self._feedback_taker(name), qos.STATE
             )
         qos.subscription(self, ActionChunkMsg, 'action_chunk', self._on_chunk, qos.CHUNK)
-        qos.refuse_unused_overrides(self)
+        qos.refuse_unused_overrides(self, self._command_topics() if dry else ())
         # Last: endpoints declare parameters of their own.
         LiveLimits(self, self.config.parameters, self.embodiment, self._set_rules)
         self.create_service(SetBool, '~/enable', self._on_enable)
@@ -112,7 +121,24 @@ class ActionDispatcher(Node):
         self._tick()
         self.get_logger().info(f'ready: {self.embodiment.name}{", dry run" if dry else ""}')
 
-    def _create_interlocks(self, own_topics: list[str]) -> None:
+    def _command_topics(self) -> list[str]:
+        """Return the topics of commands, which a dry run does not publish on."""
+        topics = [config.topic for _, config in self.config.outputs.values()]
+        topics += [self.config['brake.topic'], self.config['acceleration_limit.topic']]
+        return [self.resolve_topic_name(t) for t in topics if t]
+
+    def _ways_in(self) -> tuple[list[str], list[str]]:
+        """Return topics and actions by which the robot's components can be commanded."""
+        topics, actions = [], []
+        for output, config in self.config.outputs.values():
+            name = self.resolve_topic_name(config.topic or config.action)
+            by_topic, by_action = ways_in(output, name)
+            topics += by_topic
+            actions += by_action
+        return topics, actions
+
+    def _create_interlocks(self, topics: Sequence[str], actions: Sequence[str]) -> None:
+        """Create them; nobody else may publish on these topics or have goals at these actions."""
         values = self.config
         self._estop = None
         if values['estop.enable']:
@@ -120,7 +146,9 @@ class ActionDispatcher(Node):
         self._takeover = Takeover(
             self,
             topics=values['takeover.topics'],
-            own_topics=own_topics if values['takeover.publishers'] else [],
+            own_topics=topics,
+            own_actions=actions,
+            is_own_goal=self._wire.is_own_goal,
             timeout=values['takeover.timeout'],
         )
         self._permit = None
@@ -156,7 +184,7 @@ class ActionDispatcher(Node):
         try:
             # Asked once: what others say is not heard any more, and must not end the braking.
             elsewhere, others = self._elsewhere(), self._commanded_by_others()
-            self.dispatcher.stop(self._now(), 'the dispatcher ends')
+            self.dispatcher.stop(self._now(), ENDING)
             end, before = time.perf_counter() + SETTLE_TIME, None
             while time.perf_counter() < end:
                 commands = self._tick(elsewhere).commands
@@ -202,6 +230,7 @@ class ActionDispatcher(Node):
         if self._at_enable is not None:
             self._at_enable.update(tick.state.enabled)
         self._wire.send(tick, stamp)
+        self._log.update(tick.state)
         why = elsewhere
         if not (why or tick.state.enabled or self.config.rules.require_enable):
             why = self._why_not_enable()
@@ -225,7 +254,8 @@ class ActionDispatcher(Node):
 
     def _on_goal_failure(self, component: str, why: str, stops: bool) -> None:
         self.get_logger().error(why)
-        if stops:
+        # Who took over has cancelled it; the next tick yields.
+        if stops and not self._takeover.reason:
             self.dispatcher.stop(self._now(), why)
 
     # --- inputs -------------------------------------------------------------------------------
@@ -260,32 +290,31 @@ class ActionDispatcher(Node):
 
     def _feedback_taker(self, name: str) -> Callable[[JointState], None]:
         source = self.config.sources[name]
-        newest = (0, 0)
+        order = StampOrder(self.config.rules.feedback_timeout)
 
         def take(message: JointState) -> None:
-            nonlocal newest
             try:
                 values = source.parse(message)
             except OtherJointsError:
                 return  # two drivers may share a topic
             except ObservationError as e:
                 # Not counted as fresh: the core stops when nothing better comes.
+                self._board.feedback_refused(name)
                 if name not in self._bad_feedback:
                     self._bad_feedback.add(name)
                     self.get_logger().error(f'feedback ignored: {e}', throttle_duration_sec=1.0)
                 return
             self._bad_feedback.discard(name)
-            stamp = (message.header.stamp.sec, message.header.stamp.nanosec)
-            if stamp == newest != (0, 0):
+            # Simulated time is 0 until it begins; what came before would be stale at once.
+            if (now := self._now()) <= 0.0:
+                return
+            if why := order.refuse(message.header.stamp, now):
+                self._board.feedback_refused(name)
                 self.get_logger().warning(
-                    f'feedback of {name} ignored: its stamp does not change',
-                    throttle_duration_sec=5.0,
+                    f'feedback of {name} ignored: {why}', throttle_duration_sec=5.0
                 )
                 return
-            newest = stamp
-            # Simulated time is 0 until it begins; what came before would be stale at once.
-            if (now := self._now()) > 0.0:
-                self.dispatcher.on_feedback(name, values, now)
+            self.dispatcher.on_feedback(name, values, now)
 
         return take
 

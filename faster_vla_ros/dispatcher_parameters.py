@@ -14,6 +14,7 @@ from faster_core.errors import ConfigError
 from faster_core.execution.config import DispatcherConfig
 from faster_vla_ros import outputs, parameters
 from faster_vla_ros.outputs import Output, OutputConfig
+from faster_vla_ros.outputs.protocol import TRAJECTORY
 from faster_vla_ros.parameters import Spec
 from faster_vla_ros.sensors.state import SourceConfig, StateSource
 
@@ -56,7 +57,7 @@ NODE_TABLE = {
         type=tuple, item=str, default=(), help='whoever speaks there takes the robot over'
     ),
     'takeover.publishers': Spec(
-        type=bool, default=True, help='so does whoever else publishes on a topic of ours'
+        type=bool, default=True, help='so does whoever else publishes, or has a goal, where we do'
     ),
     'takeover.timeout': Spec(
         type=float, default=0.5, above=0.0, help='s of silence after which one may enable again'
@@ -139,6 +140,11 @@ class DispatcherNodeConfig:
     def __getitem__(self, name: str) -> Any:
         """Return a parameter of `NODE_TABLE`."""
         return self.values[name]
+
+    @property
+    def trajectories(self) -> tuple[str, ...]:
+        """Components that go out as trajectories."""
+        return tuple(n for n, (output, _) in self.outputs.items() if output.TAKES == TRAJECTORY)
 
 
 def read(node: Node) -> DispatcherNodeConfig:

@@ -52,6 +52,9 @@ class DispatcherBoard:
         self.twin = Twin(node)
         self._snapshot: DispatcherSnapshot | None = None
         self._rejected_before = 0
+        # Position component -> messages of its feedback refused; those refused a second ago.
+        self._refused: collections.Counter[str] = collections.Counter()
+        self._refused_before = 0
         self._rejected_in_a_row = 0
         self._late_ms: collections.deque[float] = collections.deque(maxlen=NUM_TICKS)
 
@@ -77,6 +80,10 @@ class DispatcherBoard:
         before, self._snapshot = self._snapshot, snapshot
         if before is None or _essence(before) != _essence(snapshot):
             self._publish_state()
+
+    def feedback_refused(self, component: str) -> None:
+        """Count a message of its driver that was of no use, or not new."""
+        self._refused[component] += 1
 
     def timed(self, late: float) -> None:
         """Take how late (seconds; negative: early) a tick was."""
@@ -140,6 +147,7 @@ class DispatcherBoard:
                 },
             ),
             self._chunks(s),
+            self._feedback(),
             self._tick(),
         ]
         return array
@@ -154,8 +162,19 @@ class DispatcherBoard:
             level = DiagnosticStatus.ERROR
             message = f'{self._rejected_in_a_row} rejected in a row'
         counts = {f'rejected/{reason}': str(count) for reason, count in s.rejected.items()}
-        counts = {'accepted': str(s.num_chunks_accepted)} | counts
+        taken = {'accepted': s.num_chunks_accepted, 'missing': s.num_chunks_missing}
+        counts = {key: str(count) for key, count in taken.items()} | counts
         return self._entry('chunks', level, message, counts)
+
+    def _feedback(self) -> DiagnosticStatus:
+        total = self._refused.total()
+        new, self._refused_before = total - self._refused_before, total
+        level, message = DiagnosticStatus.OK, 'ok'
+        if new:
+            level, message = DiagnosticStatus.WARN, f'{new} refused in the last second'
+        positions = [c.name for c in self._embodiment.action if c.kind.is_position]
+        counts = {f'refused/{name}': str(self._refused[name]) for name in positions}
+        return self._entry('feedback', level, message, counts)
 
     def _tick(self) -> DiagnosticStatus:
         if not self._late_ms:
@@ -178,7 +197,7 @@ class DispatcherBoard:
     ) -> DiagnosticStatus:
         return DiagnosticStatus(
             name=f'{self._node.get_name()}: {name}',
-            hardware_id=self._embodiment.name,
+            hardware_id=self._node.get_namespace().strip('/') or self._embodiment.name,
             level=level,
             message=message,
             values=[KeyValue(key=k, value=v) for k, v in values.items()],

@@ -8,11 +8,12 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 import dataclasses
 import pathlib
-from typing import Any
+from typing import Any, NoReturn
 
 from faster_core import paths
 from faster_core.errors import ConfigError
 from faster_vla_ros.compat.fastdds import profile_variable
+from faster_vla_ros.graph_arguments import arguments_of
 from faster_vla_ros.graph_guard import completed, guard_part
 from faster_vla_ros.graph_namespace import absolute_names, parsed_namespace, placed
 from faster_vla_ros.graph_parts import Argument, Graph, NAMESPACE, NodeSpec, PACKAGE
@@ -41,45 +42,6 @@ __all__ = [
     'single_arm',
 ]
 
-_SHARED = (
-    Argument(name='sim', default=True, help='start the simulated robot; false: a real one'),
-    Argument(
-        name='checkpoint',
-        default='',
-        help='folder; empty: the shipped demo checkpoint, in its simulation',
-    ),
-    Argument(
-        name='embodiment',
-        default='',
-        help='file, where no checkpoint brings its own; empty: the shipped one of the robot',
-    ),
-    Argument(
-        name='remote',
-        default='',
-        help='host:port of a policy server; of the checkpoint only embodiment.yaml is read then',
-    ),
-    Argument(name='engine', default='auto', help='runs the policy: auto, eager, openvino, …'),
-    Argument(
-        name='params_file', default='', help='robot parameters: a path, or one below config/robots'
-    ),
-    Argument(name='namespace', default='', help='of all nodes, for a second robot: robot1'),
-    Argument(name='dry_run', default=False, help='compute everything, command nothing'),
-    Argument(
-        name='auto_enable',
-        default='sim',
-        choices=('sim', 'true', 'false'),
-        help='motion without an explicit enable; "sim": only in simulation (the default)',
-    ),
-    Argument(name='instruction', default='', help='carried out from the start, if not empty'),
-    Argument(name='seed', default=0, help='scene of the simulation at the start'),
-    Argument(name='use_sim_time', default=False, help='simulated robot publishes /clock'),
-    Argument(name='rviz', default=False, help='show config/rviz in RViz too', launch_only=True),
-)
-_OF_THE_DEMO = (
-    Argument(name='task', default='', help='task of the simulation; empty: chosen by the seed'),
-    Argument(name='vendor_images', default=False, help='simulate the vendor camera resolution'),
-)
-
 # Resolution of the real cameras, (width, height): head as documented, wrists a usual one.
 VENDOR_SIZES = {'head_size': [1280, 720], 'wrist_size': [640, 480]}
 STOP_ORDER = ('policy_node', 'action_dispatcher', 'guard', 'mujoco_robot')
@@ -98,11 +60,7 @@ class GraphDescription:
         """Take the robots."""
         self.name, self.help, self._kind = kind.name, kind.help, kind
         self._robots = {r.name: r for r in kind.robots}
-        self.arguments: tuple[Argument, ...] = (
-            *_choices(kind),
-            *_SHARED,
-            *(_OF_THE_DEMO if kind.demo else ()),
-        )
+        self.arguments = arguments_of(kind)
 
     def __call__(self, *, nodes: Sequence[str] | None = None, **arguments: Any) -> Graph:
         """Describe the graph.
@@ -113,19 +71,26 @@ class GraphDescription:
 
         Raises:
             ConfigError: unknown argument or node, a file that does not exist, a robot that is not
-                simulated, a policy without checkpoint, a guard that would not watch the base, or
-                motion without an explicit enable asked for on a real robot.
+                simulated, a policy without checkpoint (but in simulation, where it is left out
+                unless `nodes` names it), a guard that would not watch the base, or motion without
+                an explicit enable asked for on a real robot.
         """
         values = self._with_defaults(arguments)
         robot = self._robots[values.get('robot', self._kind.robots[0].name)]
         simulated = _simulated(robot, values)
         file = _robot_file(values['params_file'] or (simulated or robot).parameter_file)
         namespace = parsed_namespace(values['namespace'])
-        chosen = _choose(self._nodes(values, robot, simulated, file, namespace), nodes)
+        known = self._nodes(values, robot, simulated, file, namespace)
+        warnings = []
+        if self._checkpoint(values) is None and not values['remote']:
+            if simulated is not None and nodes is None:
+                nodes = [n for n in known if n != 'policy_node']
+                warnings.append(self._without_policy())
+            elif nodes is None or 'policy_node' in nodes:
+                self._refuse_policy()
+        chosen = _choose(known, nodes)
         chosen = tuple(_with_guard(spec, file) for spec in chosen)
         names = {n.name for n in chosen}
-        if 'policy_node' in names:
-            self._require_checkpoint(values)
         return Graph(
             name=self.name,
             nodes=chosen,
@@ -138,6 +103,7 @@ class GraphDescription:
             namespace=namespace,
             rviz=self._layout() if values['rviz'] else None,
             simulated=simulated and simulated.parameters,
+            warnings=tuple(warnings),
         )
 
     def _with_defaults(self, arguments: Mapping[str, Any]) -> dict[str, Any]:
@@ -180,7 +146,11 @@ class GraphDescription:
         if must or guard_part(file) is not None:
             # It has zeros to send: when all are ended, because the dispatcher was killed.
             guard = NodeSpec(
-                name='guard', executable='guard', parameter_files=(file,), safe_stop=True
+                name='guard',
+                executable='guard',
+                parameter_files=(file,),
+                safe_stop=True,
+                realtime_priority=values['realtime_priority'],
             )
             specs.append(guard)
         specs += [
@@ -198,6 +168,7 @@ class GraphDescription:
                 remappings=(('action_chunk', 'policy_node/action_chunk'),),
                 ready_topic='action_dispatcher/state',
                 safe_stop=True,
+                realtime_priority=values['realtime_priority'],
             ),
             NodeSpec(
                 name='policy_node',
@@ -220,17 +191,22 @@ class GraphDescription:
         # It knows the built-in simulation only: a real robot must not get it unasked.
         return paths.demo_checkpoint() if self._kind.demo and values['sim'] else None
 
-    def _require_checkpoint(self, values: Mapping[str, Any]) -> None:
-        if self._checkpoint(values) is None and not values['remote']:
-            shipped = f'none ships for {self.name}'
-            if self._kind.demo:
-                shipped = 'the shipped one knows the built-in simulation only, not a real robot'
-            raise ConfigError(
-                f'checkpoint: {shipped}. Record episodes (docs/data.md), train one with '
-                '`faster-vla policy train CONFIG` (docs/training.md) and give its folder, give a '
-                'policy server (remote), or leave the policy out (`faster-vla up --nodes`, '
-                '`nodes:=`)'
-            )
+    def _without_policy(self) -> str:
+        return (
+            f'policy_node is left out, as no checkpoint ships for {self.name}: give a folder '
+            '(checkpoint) or a policy server (remote) to have one (docs/robots.md)'
+        )
+
+    def _refuse_policy(self) -> NoReturn:
+        shipped = f'none ships for {self.name}'
+        if self._kind.demo:
+            shipped = 'the shipped one knows the built-in simulation only, not a real robot'
+        raise ConfigError(
+            f'checkpoint: {shipped}. Record episodes (docs/data.md), train one with '
+            '`faster-vla policy train CONFIG` (docs/training.md) and give its folder, give a '
+            'policy server (remote), or leave the policy out (`faster-vla up --nodes`, '
+            '`nodes:=`)'
+        )
 
     def _layout(self) -> pathlib.Path:
         return _existing(
@@ -249,20 +225,6 @@ def checkpoint_needed(graph: Graph) -> pathlib.Path | None:
         if 'checkpoint_path' in node.parameters:
             return pathlib.Path(node.parameters['checkpoint_path'])
     return None
-
-
-def _choices(kind: GraphRobots) -> tuple[Argument, ...]:
-    """Return the arguments that choose the robot and how it is played, where there is a choice."""
-    robots = tuple(r.name for r in kind.robots)
-    dialects = tuple(dict.fromkeys(d for r in kind.robots for d in r.simulated))
-    found = []
-    if len(robots) > 1:
-        text = f'which one: {", ".join(robots)}'
-        found.append(Argument(name='robot', default=robots[0], choices=robots, help=text))
-    if len(dialects) > 1:
-        text = f'topics of the simulated robot: {", ".join(dialects)}'
-        found.append(Argument(name='dialect', default=dialects[0], choices=dialects, help=text))
-    return tuple(found)
 
 
 def _simulated(robot: Robot, values: Mapping[str, Any]) -> SimulatedRobot | None:
@@ -320,7 +282,7 @@ def _policy_source(
     """Parameters that say where the policy is: here, or in a server for the dispatcher's robot."""
     if not values['remote']:
         if checkpoint is None:
-            return {}  # refused, unless this node is left out
+            return {}  # this node is left out, or refused
         return {'checkpoint_path': str(checkpoint.resolve()), 'engine': values['engine']}
     if values['engine'] != 'auto':
         raise ConfigError(f'engine {values["engine"]}: a remote policy is run by its server')

@@ -27,6 +27,7 @@ class NodeSpec:
         ready_topic: latched topic on which the node says that it works (see `session.py`); empty:
             it works as soon as it runs.
         safe_stop: the node has commands to send before it ends; it must not be killed at once.
+        realtime_priority: under SCHED_FIFO; 0: none.
     """
 
     name: str
@@ -36,6 +37,7 @@ class NodeSpec:
     remappings: tuple[tuple[str, str], ...] = ()
     ready_topic: str = ''
     safe_stop: bool = False
+    realtime_priority: int = 0
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
@@ -53,6 +55,7 @@ class Graph:
         rviz: layout for RViz, to be shown beside the nodes; None: not wanted.
         simulated: parameters of the simulated robot, to describe it (`faster_core/sim/urdf.py`);
             None without one.
+        warnings: sentences for whoever starts it.
     """
 
     name: str
@@ -62,6 +65,7 @@ class Graph:
     namespace: str = ''
     rviz: pathlib.Path | None = None
     simulated: Mapping[str, Any] | None = None
+    warnings: tuple[str, ...] = ()
 
     def node(self, name: str) -> NodeSpec:
         """Return the node of that name; KeyError if the graph has none."""
@@ -77,6 +81,7 @@ class Argument:
         default: if it is not.
         help: one line.
         choices: allowed values; empty: any.
+        bounds: lowest and highest allowed number; None: any.
         launch_only: `faster-vla up` has no such option.
     """
 
@@ -84,13 +89,14 @@ class Argument:
     default: bool | int | str
     help: str
     choices: tuple[str, ...] = ()
+    bounds: tuple[int, int] | None = None
     launch_only: bool = False
 
     def parse(self, text: str) -> bool | int | str:
         """Read a value as launch passes it: text.
 
         Raises:
-            ConfigError: not a value of the argument's type, or none of the choices.
+            ConfigError: not a value of the argument's type, or not an allowed one.
         """
         if isinstance(self.default, bool):
             if text.lower() not in ('true', 'false'):
@@ -98,9 +104,10 @@ class Argument:
             return text.lower() == 'true'
         if isinstance(self.default, int):
             try:
-                return int(text)
+                number = int(text)
             except ValueError as e:
                 raise ConfigError(f'{self.name}: expected a whole number, found {text!r}') from e
+            return self.check(number)
         return self.check(text)
 
     def check(self, value: Any) -> Any:
@@ -111,6 +118,9 @@ class Argument:
         if self.choices and value not in self.choices:
             known = ', '.join(self.choices)
             raise ConfigError(f'{self.name}: expected one of {known}, found {value!r}')
+        low, high = self.bounds or (value, value)
+        if not low <= value <= high:
+            raise ConfigError(f'{self.name}: expected {low} to {high}, found {value}')
         return value
 
     @property

@@ -8,6 +8,7 @@ from typing import Any
 
 from launch.actions import (
     DeclareLaunchArgument,
+    LogInfo,
     OpaqueFunction,
     SetEnvironmentVariable,
     Shutdown,
@@ -17,6 +18,7 @@ from launch_ros.actions import Node
 from launch_ros.parameter_descriptions import ParameterValue
 
 from faster_core.errors import ConfigError
+from faster_vla_ros import realtime
 from faster_vla_ros.graph_parts import Argument, Graph, NAMESPACE, NodeSpec, PACKAGE
 from launch import LaunchDescription
 
@@ -57,14 +59,16 @@ def actions(graph: Graph) -> list[Any]:
     """Return the actions that start a graph, and what is shown of it.
 
     Raises:
-        ConfigError: RViz is wanted and not installed.
+        ConfigError: RViz is wanted and not installed, or a real-time priority and not allowed.
     """
+    realtime.require_priorities(graph)
+    said = [LogInfo(msg=f'warning: {text}') for text in graph.warnings]
     # What the user has set wins; an empty value would switch Fast DDS profiles off silently.
     variables = [
         SetEnvironmentVariable(name, os.environ.get(name) or value)
         for name, value in graph.environment.items()
     ]
-    return [*variables, *map(_node, graph.nodes), *_description(graph), *_rviz(graph)]
+    return [*variables, *said, *map(_node, graph.nodes), *_description(graph), *_rviz(graph)]
 
 
 def _node(spec: NodeSpec) -> Node:
@@ -75,6 +79,7 @@ def _node(spec: NodeSpec) -> Node:
         namespace=dict(spec.remappings).get(NAMESPACE, ''),
         parameters=[*map(str, spec.parameter_files), _typed(spec.parameters)],
         remappings=[r for r in spec.remappings if r[0] != NAMESPACE],
+        prefix=' '.join(realtime.prefix(spec.realtime_priority)) or None,
         output='screen',
         sigterm_timeout=STOP_TIMEOUT,
         # One process less is not the same robot: end the others, with their safe commands.

@@ -6,7 +6,7 @@ and says once, as an error, when somebody on its topic cannot be heard or served
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 import copy
 from typing import Any, TYPE_CHECKING
 
@@ -126,14 +126,19 @@ def subscription(
     )
 
 
-def refuse_unused_overrides(node: Node) -> None:
+def refuse_unused_overrides(node: Node, without: Iterable[str] = ()) -> None:
     """Refuse overrides of topics the node does not have; called when all endpoints exist.
+
+    Args:
+        node: whose overrides they are.
+        without: full names of topics it would publish on, were this no dry run.
 
     Raises:
         ConfigError: names the parameter.
     """
     own = {(p.topic_name, 'publisher') for p in node.publishers}
     own |= {(s.topic_name, 'subscription') for s in node.subscriptions}
+    own |= {(topic, 'publisher') for topic in without}
     for name, (topic, side, _), _ in _overrides(node):
         if (topic, side) not in own:
             raise ConfigError(f'{name}: the node has no such {side}')

@@ -25,6 +25,7 @@ import time
 import yaml
 
 from faster_core.errors import FasterVlaError
+from faster_vla_ros import realtime
 from faster_vla_ros.graph import Graph, NodeSpec, PACKAGE
 
 PR_SET_PDEATHSIG = 1
@@ -67,7 +68,8 @@ def command_line(spec: NodeSpec, overrides: pathlib.Path | None = None) -> list[
         spec: the node.
         overrides: file with `spec.parameters` (`write_overrides`), applied last.
     """
-    command = [sys.executable, '-m', f'{PACKAGE}.{spec.executable}', '--ros-args']
+    command = [*realtime.prefix(spec.realtime_priority)]
+    command += [sys.executable, '-m', f'{PACKAGE}.{spec.executable}', '--ros-args']
     command += ['-r', f'__node:={spec.name}']
     files = [*spec.parameter_files, *([overrides] if overrides else [])]
     for path in files:

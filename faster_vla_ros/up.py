@@ -8,6 +8,7 @@ import sys
 import threading
 
 from faster_core.errors import CheckpointError
+from faster_vla_ros import realtime
 from faster_vla_ros.graph import checkpoint_needed, Graph, GRAPHS
 from faster_vla_ros.graph_parts import Argument
 from faster_vla_ros.session import Session, SessionError
@@ -48,11 +49,13 @@ def graph_from_args(args: argparse.Namespace) -> Graph:
     """Build the graph the options ask for.
 
     Raises:
-        ConfigError, CheckpointError: see `GraphDescription` and `require_checkpoint`.
+        ConfigError, CheckpointError: see `GraphDescription`, `require_checkpoint` and
+            `realtime.require_priorities`.
     """
     values = {a.name: getattr(args, a.name) for a in options(args.graph)}
     graph = GRAPHS[args.graph](nodes=args.nodes, **values)
     require_checkpoint(graph)
+    realtime.require_priorities(graph)
     return graph
 
 
@@ -80,6 +83,8 @@ def _run(args: argparse.Namespace) -> int:
 
 def bring_up(graph: Graph, stop: threading.Event) -> int:
     """Run a graph until `stop` is set or a process ends; returns the exit status."""
+    for text in graph.warnings:
+        _say(f'warning: {text}')
     supervisor = Supervisor(graph)
     problem = ''
     try:

@@ -247,10 +247,11 @@ def make_rig():
         rig.close()
 
 
-def make_node(context, **changes):
+def make_node(context, *, namespace='', **changes):
     """Return a dispatcher that is not configured yet."""
     return ActionDispatcher(
         context=context,
+        namespace=namespace,
         use_global_arguments=False,
         parameter_overrides=[Parameter(k, value=v) for k, v in parameters(**changes).items()],
     )

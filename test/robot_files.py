@@ -87,12 +87,10 @@ def embodiment_path(name):
 def as_dispatcher(path, embodiment, **changes):
     """Return what the dispatcher makes of a robot file and an embodiment file."""
     from faster_vla_ros import dispatcher_parameters
-    from faster_vla_ros.outputs.protocol import TRAJECTORY
 
     given = parameters(path, 'action_dispatcher') | {'embodiment': str(embodiment)} | changes
     config = dispatcher_parameters.read(ParametersOf(**given))
-    trajectories = [n for n, (o, _) in config.outputs.items() if o.TAKES == TRAJECTORY]
-    check_braking(config.rules, trajectories)
+    check_braking(config.rules, config.trajectories)
     return config
 
 

@@ -1,28 +1,36 @@
 """The dispatcher on the wire: what comes in and goes out, in the vendor's topics and units."""
 
+import itertools
+import time
+
 import pytest
 
 pytest.importorskip('rclpy')
 pytest.importorskip('faster_vla_msgs')
 
-from diagnostic_msgs.msg import DiagnosticArray
+from diagnostic_msgs.msg import DiagnosticArray, DiagnosticStatus
 from dispatcher_rig import (
     ARM,
     BASE_SPEED,
     COMMANDS,
     EMBODIMENT,
+    FEEDBACK,
     GRIPPER,
     LATCHED,
+    make_node,
     make_values,
     not_a_number,
 )
 import numpy as np
 from rcl_interfaces.srv import SetParameters
 from rclpy.parameter import Parameter
+from rosgraph_msgs.msg import Clock
+from sensor_msgs.msg import JointState
 from std_msgs.msg import Bool
 
 from faster_vla_msgs.msg import ActionChunk as ActionChunkMsg
 from faster_vla_msgs.msg import DispatcherState
+from faster_vla_ros.conversions import stamp_from_seconds
 
 pytestmark = pytest.mark.ros
 
@@ -279,6 +287,59 @@ def test_feedback_that_cannot_be_used_stops_the_robot(make_rig, spoil):
     rig.until(lambda: rig.reset().success)
 
 
+class _Driver:
+    """Publishes the left gripper's position with stamps that the test gives."""
+
+    def __init__(self, rig, stamp):
+        rig.measured['left_gripper'] = None
+        self.stamp = stamp
+        self._publisher = rig.node.create_publisher(JointState, FEEDBACK['left_gripper'], 5)
+        rig.node.create_timer(0.02, self._publish)
+
+    def _publish(self):
+        message = JointState(position=[GRIPPER * 1000])
+        message.header.stamp = stamp_from_seconds(self.stamp())
+        self._publisher.publish(message)
+
+
+def test_feedback_whose_stamps_run_back_stops_the_robot_and_is_counted(make_rig):
+    rig, heard = make_rig(feedback_timeout=1.5), []
+    rig.node.create_subscription(DiagnosticArray, '/diagnostics', heard.append, 10)
+    stamps = itertools.count(0.0, 0.02)
+    driver = _Driver(rig, lambda: 500.0 + next(stamps))
+    rig.drive()
+    driver.stamp = lambda: 500.0 - next(stamps)
+    rig.until(lambda: rig.state.action == DispatcherState.ACTION_STOP)
+    assert (rig.state.message, list(rig.state.components)) == ('feedback_stale', ['left_gripper'])
+    heard.clear()
+    rig.until(lambda: len(heard) > 1)
+    (feedback,) = [s for s in heard[-1].status if s.name == 'action_dispatcher: feedback']
+    assert feedback.level == DiagnosticStatus.WARN
+    refused = {v.key: int(v.value) for v in feedback.values}
+    assert refused.pop('refused/left_gripper') > 10
+    assert refused == {f'refused/{n}': 0 for n in ('left_arm', 'right_arm', 'right_gripper')}
+    # Its clock was set back, it turns out: it goes on from there.
+    assert not rig.reset().success
+    driver.stamp = lambda: 300.0 + next(stamps)
+    rig.until(lambda: rig.reset().success)
+
+
+def test_when_the_clock_is_set_back_feedback_counts_again_at_once(make_rig):
+    rig = make_rig(use_sim_time=True, feedback_timeout=1000.0)
+    clock, start, zero = rig.node.create_publisher(Clock, '/clock', 10), time.monotonic(), 5000.0
+
+    def now():
+        return zero + time.monotonic() - start
+
+    _Driver(rig, now)
+    rig.node.create_timer(0.01, lambda: clock.publish(Clock(clock=stamp_from_seconds(now()))))
+    rig.enable_when_ready()
+    zero = 100.0  # a simulation that begins anew
+    rig.until(lambda: not rig.state.enabled)
+    assert rig.state.message == 'the clock was set back: enable again'
+    rig.until(lambda: rig.enable().success)
+
+
 # --- emergency stop -----------------------------------------------------------------------------
 
 
@@ -360,20 +421,32 @@ def test_diagnostics_name_the_state_the_rejections_and_the_punctuality(rig):
     rig.node.create_subscription(DiagnosticArray, '/diagnostics', heard.append, 10)
     rig.until(rig.connected)
     assert rig.send().reason == 'not_enabled'
+    rig.sequence_id += 4
+    assert rig.send().reason == 'not_enabled'
     rejections = {}
 
     def told():
         for status in [s for array in heard for s in array.status]:
             if status.name == 'action_dispatcher: chunks':
                 rejections.update({v.key: v.value for v in status.values})
-        return 'rejected/not_enabled' in rejections
+        return rejections.get('rejected/not_enabled') == '2'
 
     rig.until(told)
-    assert rejections['rejected/not_enabled'] == '1'
+    assert rejections == {'accepted': '0', 'missing': '4', 'rejected/not_enabled': '2'}
     names = {s.name.partition(': ')[2]: s for s in heard[-1].status}
-    assert set(names) == {'state', 'chunks', 'tick'}
+    assert set(names) == {'state', 'chunks', 'feedback', 'tick'}
     assert {v.key for v in names['tick'].values} == {'mean_ms', 'p99_ms', 'max_ms'}
     assert names['state'].hardware_id == 'r1_lite'
+
+
+def test_in_a_namespace_diagnostics_are_those_of_the_namespace(make_rig):
+    rig, heard = make_rig(dispatcher=False), []
+    rig.node.create_subscription(DiagnosticArray, '/diagnostics', heard.append, 10)
+    rig.dispatcher = make_node(rig.context, namespace='left/robot')
+    rig.executor.add_node(rig.dispatcher)
+    rig.dispatcher.configure()
+    rig.until(lambda: heard)
+    assert {s.hardware_id for s in heard[-1].status} == {'left/robot'}
 
 
 def test_parameters_cannot_change_while_it_runs(rig):

@@ -182,6 +182,42 @@ def test_wrong_parameters_are_refused_by_name_and_nothing_is_advertised(context,
         node.destroy_node()
 
 
+WAY = {'left_arm__output': 'joint_trajectory', 'left_arm__topic': 'arm/joint_trajectory'}
+
+
+@pytest.mark.parametrize('dry_run', [False, True])
+@pytest.mark.parametrize(
+    ('changes', 'words'),
+    [
+        (WAY | {'left_arm__max_acceleration': None}, r'left_arm\.max_acceleration: missing'),
+        ({'base__topic': 'no name'}, 'topic name must not contain'),
+        ({'qos_overrides./elsewhere.publisher.depth': 1}, 'no such publisher'),
+    ],
+    ids=['trajectory without acceleration', 'topic', 'quality of service'],
+)
+def test_a_dry_run_refuses_what_would_be_refused_in_earnest(context, changes, words, dry_run):
+    node = make_node(context, dry_run=dry_run, **changes)
+    try:
+        with pytest.raises(Exception, match=words):
+            node.configure()
+    finally:
+        node.destroy_node()
+
+
+@pytest.mark.parametrize('dry_run', [False, True])
+@pytest.mark.parametrize('topic', ['target_speed_chassis', 'brake_mode', 'chassis_acc_limit'])
+def test_a_dry_run_takes_the_quality_of_service_of_commands_that_it_does_not_send(
+    context, topic, dry_run
+):
+    name = f'qos_overrides./motion_target/{topic}.publisher.depth'
+    node = make_node(context, dry_run=dry_run, **{name: 2})
+    try:
+        node.configure()
+    finally:
+        node.leave()
+        node.destroy_node()
+
+
 def test_defaults_are_shown_by_the_node(context):
     node = make_node(context)
     try:

@@ -208,3 +208,33 @@ def test_any_array_is_answered_with_a_reason_and_a_number_of_rows(shape):
     report = rig.dispatcher.on_chunk(chunk(np.zeros(shape), stamp=rig.now), rig.now)
     assert report.reason == 'bad_shape'
     assert report.num_rows == (shape[0] if shape else 0)
+
+
+# --- numbers ----------------------------------------------------------------------------------
+
+
+def test_numbers_left_out_are_chunks_that_were_lost_on_the_way():
+    rig = Rig()
+    missing = []
+    for number in (7, 8, 10, 15, 15, 16):
+        rig.tick()
+        assert rig.send(sequence_id=number).accepted
+        missing.append(rig.tick().state.num_chunks_missing)
+    assert missing == [0, 0, 1, 5, 5, 5]
+
+
+def test_a_smaller_number_is_a_policy_that_begins_anew_and_no_gap():
+    rig = Rig()
+    for number in (100, 1, 2, 4):
+        rig.tick()
+        assert rig.send(sequence_id=number).accepted
+    assert rig.tick().state.num_chunks_missing == 1
+
+
+def test_a_refused_chunk_is_not_missing():
+    rig = Rig()
+    for number, checksum in enumerate([TOY.checksum, 'f' * 64, TOY.checksum], 1):
+        rig.tick()
+        rig.send(sequence_id=number, embodiment_checksum=checksum)
+    state = rig.tick().state
+    assert (state.num_chunks_accepted, state.num_chunks_missing) == (2, 0)

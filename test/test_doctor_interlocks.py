@@ -1,4 +1,4 @@
-"""`faster-vla doctor`: brake, remote control, emergency stop, exclusive topics."""
+"""`faster-vla doctor`: brake, remote control, emergency stop, teleoperation, exclusive topics."""
 
 import types
 
@@ -114,3 +114,24 @@ def test_another_mode_of_the_remote_control_and_a_mute_button_are_warned_of(tmp_
     # Silence is allowed, so it may be one that speaks only when it is pressed.
     row = only(arm, forbidding(arm, estop=Spoken()))
     assert (row.verdict, row.subject) == (Verdict.WARN, 'estop')
+
+
+@pytest.mark.parametrize(
+    ('kinds', 'verdict', 'text'),
+    [
+        ([], Verdict.WARN, 'nobody publishes /joystick'),
+        (['sensor_msgs/msg/Joy'], Verdict.OK, '/joystick of /joy'),
+        (['hdas_msg/msg/Stick'], Verdict.FAIL, 'hdas_msg/msg/Stick is not installed'),
+        (['sensor_msgs/msg/Joy', 'sensor_msgs/msg/No'], Verdict.FAIL, 'sensor_msgs.msg has no No'),
+    ],
+)
+def test_a_topic_of_teleoperation_needs_a_publisher_whose_type_can_be_read(
+    tmp_path, kinds, verdict, text
+):
+    components = 'components: ["arm", "gripper", "base"]'
+    arm = small_arm(tmp_path, (components, f'{components}\n      takeover.topics: ["joystick"]'))
+    ends = [endpoint('/joy', kind) for kind in kinds]
+    graph = publishers(healthy(arm), '/joystick', *ends)
+    (row,) = rows(arm, graph, verdict, 'interlock')
+    assert row.subject == 'takeover'
+    assert text in row.found

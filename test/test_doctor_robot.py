@@ -184,6 +184,23 @@ def test_a_second_publisher_fails_by_name_but_not_our_guard(arm):
     assert row.found == '/teleop publishes on /cmd_vel too'
 
 
+def test_a_publisher_on_the_topic_of_a_controller_whose_action_is_used_fails(
+    tmp_path, monkeypatch
+):
+    install_control_msgs(monkeypatch)
+    arm = small_arm(
+        tmp_path,
+        ('arm.output: "joint_trajectory"', 'arm.output: "follow_joint_trajectory"'),
+        (
+            'arm.topic: "arm_controller/joint_trajectory"',
+            'arm.action: "arm_controller/follow_joint_trajectory"',
+        ),
+    )
+    teleop = endpoint('/teleop', 'trajectory_msgs/msg/JointTrajectory')
+    row = only(arm, publishers(healthy(arm), '/arm_controller/joint_trajectory', teleop))
+    assert (row.verdict, row.check, row.subject) == (Verdict.FAIL, 'rivals', 'arm')
+
+
 @pytest.mark.parametrize('state', ['inactive', 'unconfigured', 'finalized'])
 def test_a_controller_that_is_not_active_fails_though_it_listens(arm, state):
     controllers = (Controller(name='arm_controller', state=state, type='jtc/JTC'),)

@@ -5,6 +5,7 @@ import pytest
 pytest.importorskip('rclpy')
 pytest.importorskip('faster_vla_msgs')
 
+from faster_core.execution.errors import CONTENT_REASONS, STATE_REASONS
 from scripts.reliability.fuzz import Fuzz, SABOTAGE
 from scripts.reliability.fuzz_dds import run
 from scripts.reliability.hostile import KINDS
@@ -13,6 +14,15 @@ pytestmark = pytest.mark.ros
 
 DOMAIN = 45
 LEAST_EXECUTED = 0.3  # of the chunks must be valid and move the robot
+# Kinds with one reason only.
+OF_KIND = {
+    'checksum': 'embodiment_mismatch',
+    'frame': 'bad_frame',
+    'kind': 'bad_names',
+    'old': 'too_old',
+    'stopped': 'stopped',
+    'disabled': 'not_enabled',
+}
 
 
 @pytest.fixture(scope='module')
@@ -29,11 +39,14 @@ def test_no_command_leaves_the_limits_or_the_blended_plan(fuzz):
     assert report['rows_compared_with_the_blend'] > 300
 
 
-def test_enough_chunks_are_executed_and_every_kind_is_tried(fuzz):
+def test_enough_chunks_are_executed_and_every_kind_and_every_reason_occurs(fuzz):
     report = fuzz.report()
     assert report['executed_share'] >= LEAST_EXECUTED
     assert set(report['sent']) == {name for name, _ in KINDS}
-    assert len(report['outcomes']) >= 10
+    assert set(report['outcomes']) == {'accepted', *STATE_REASONS, *CONTENT_REASONS}
+    # Whatever else is wrong with it, if anything.
+    for kind, reason in OF_KIND.items():
+        assert report['outcomes'][reason] >= report['sent'][kind] > 0, kind
 
 
 @pytest.mark.parametrize('name', SABOTAGE)

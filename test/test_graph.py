@@ -115,6 +115,32 @@ def test_dry_run_reaches_the_dispatcher(dry_run):
     assert _dispatcher(dry_run=dry_run)['dry_run'] is dry_run
 
 
+# --- real-time priority -----------------------------------------------------------------------
+
+
+def test_a_realtime_priority_is_of_what_commands_the_robot_and_of_nothing_else():
+    graph = r1lite_wbc(realtime_priority=5)
+    assert {n.name: n.realtime_priority for n in graph.nodes} == {
+        'mujoco_robot': 0,
+        'guard': 5,
+        'action_dispatcher': 5,
+        'policy_node': 0,
+    }
+    assert not any(n.realtime_priority for n in r1lite_wbc().nodes)
+
+
+@pytest.mark.parametrize('name', GRAPHS)
+@pytest.mark.parametrize('priority', [-1, 100])
+def test_priorities_that_linux_does_not_have_are_refused(name, priority):
+    with pytest.raises(
+        ConfigError, match=f'realtime_priority: expected 0 to 99, found {priority}'
+    ):
+        GRAPHS[name](realtime_priority=priority)
+    for known in (1, 99):
+        made = GRAPHS[name](realtime_priority=known)
+        assert made.node('action_dispatcher').realtime_priority == known
+
+
 # --- arguments --------------------------------------------------------------------------------
 
 
@@ -281,13 +307,31 @@ def test_arguments_of_the_demo_are_not_those_of_other_graphs():
 
 @pytest.mark.parametrize('graph', ARMS)
 def test_without_a_shipped_checkpoint_a_policy_needs_one_and_is_told_how(graph, tmp_path):
-    with pytest.raises(ConfigError, match=r'checkpoint: none ships.*faster-vla policy train'):
-        GRAPHS[graph]()
+    for wrong in ({'sim': False}, {'nodes': ['policy_node']}):
+        with pytest.raises(ConfigError, match=r'checkpoint: none ships.*faster-vla policy train'):
+            GRAPHS[graph](**wrong)
     made = GRAPHS[graph](checkpoint=str(tmp_path))
     assert checkpoint_needed(made) == tmp_path.resolve()
-    assert GRAPHS[graph](nodes=['mujoco_robot', 'action_dispatcher']).nodes
+    assert not made.warnings
     remote = GRAPHS[graph](remote='workstation:7447')
     assert remote.node('policy_node').parameters['remote_embodiment'].endswith('.yaml')
+
+
+@simulated_ones
+def test_in_simulation_every_graph_starts_by_its_name_and_says_if_it_has_no_policy(
+    graph, arguments
+):
+    made = GRAPHS[graph](**arguments)
+    if graph == 'r1lite_wbc':
+        assert made.node('policy_node') and not made.warnings
+        return
+    nodes = ['mujoco_robot', 'action_dispatcher']
+    asked_for = GRAPHS[graph](nodes=nodes, **arguments)
+    assert not asked_for.warnings
+    assert made.nodes == asked_for.nodes and len(made.nodes) == 2
+    (warning,) = made.warnings
+    assert f'policy_node is left out, as no checkpoint ships for {graph}' in warning
+    assert 'checkpoint' in warning and 'remote' in warning
 
 
 def test_a_real_robot_never_gets_the_checkpoint_of_the_simulation_unasked(tmp_path):

@@ -17,6 +17,7 @@ from project_files import ROOT
 import pytest
 
 from faster_core.errors import ConfigError
+from faster_vla_ros import realtime
 from faster_vla_ros.graph import GRAPHS, NAMESPACE, PACKAGE, r1lite_wbc
 
 R1_LITE = 'r1lite_wbc'
@@ -29,6 +30,8 @@ ARGUMENT_SETS = [
     (R1_LITE, {'sim': 'false', 'remote': 'pc:7447', 'instruction': 'drive to the yellow post'}),
     (R1_LITE, {'use_sim_time': 'true', 'vendor_images': 'true', 'seed': '7', 'task': 'pick_red'}),
     (R1_LITE, {'instruction': 'yes', 'task': '', 'namespace': 'robot1'}),
+    (R1_LITE, {'sim': 'false', 'checkpoint': '.', 'realtime_priority': '5'}),
+    ('single_arm', {}),
     ('single_arm', {'nodes': 'mujoco_robot, action_dispatcher'}),
     ('single_arm', {'robot': 'xarm7', 'sim': 'false', 'checkpoint': '.'}),
     ('single_arm', {'robot': 'ur5e', 'dialect': 'isaac', 'checkpoint': '.'}),
@@ -44,6 +47,8 @@ REFUSED = [
     ({'params_file': 'nowhere.yaml'}, 'no file'),
     ({'nodes': 'coffee_machine'}, 'unknown nodes coffee_machine'),
     ({'namespace': 'a b'}, 'namespace: expected'),
+    ({'realtime_priority': '100'}, 'realtime_priority: expected 0 to 99, found 100'),
+    ({'realtime_priority': 'high'}, 'realtime_priority: expected a whole number'),
 ]
 
 
@@ -105,6 +110,10 @@ class DeclareLaunchArgument(_Recorder):
     known = ('default_value', 'description', 'choices')
 
 
+class LogInfo(_Recorder):
+    known = required = ('msg',)
+
+
 class OpaqueFunction(_Recorder):
     known, required = ('function', 'args', 'kwargs'), ('function',)
 
@@ -122,7 +131,7 @@ class Node(_Recorder):
     known = (
         *('package', 'executable', 'name', 'namespace', 'exec_name', 'parameters', 'remappings'),
         *('ros_arguments', 'arguments', 'output', 'on_exit', 'additional_env', 'respawn'),
-        *('sigterm_timeout', 'sigkill_timeout', 'emulate_tty', 'cwd', 'env'),
+        *('sigterm_timeout', 'sigkill_timeout', 'emulate_tty', 'cwd', 'env', 'prefix'),
     )
 
 
@@ -148,7 +157,8 @@ def recorders(monkeypatch, clean_environment):
 
     module('launch', LaunchDescription)
     module(
-        'launch.actions', DeclareLaunchArgument, OpaqueFunction, SetEnvironmentVariable, Shutdown
+        'launch.actions',
+        *(DeclareLaunchArgument, LogInfo, OpaqueFunction, SetEnvironmentVariable, Shutdown),
     )
     module('launch.substitutions', LaunchConfiguration)
     module('launch_ros')
@@ -159,23 +169,30 @@ def recorders(monkeypatch, clean_environment):
     launching = importlib.import_module('faster_vla_ros.launching')
     packages = set()
     monkeypatch.setattr(launching, 'installed', lambda package: package in packages)
+    monkeypatch.setattr(launching.realtime, 'require_priorities', lambda graph: None)
     yield packages
     sys.modules.pop('faster_vla_ros.launching', None)
 
 
 def described(values, name=R1_LITE):
     """Return (arguments, environment, nodes) the launch file describes for these values."""
+    declared, made = made_of(values, name)
+    variables = {v.name: v.value for v in made if isinstance(v, SetEnvironmentVariable)}
+    nodes = [n for n in made if isinstance(n, Node)]
+    others = [m for m in made if not isinstance(m, (Node, LogInfo))]
+    assert made[: len(variables)] == others, 'variables must be set before nodes start'
+    return declared, variables, nodes
+
+
+def made_of(values, name):
+    """Return (arguments, actions) of the launch file for these values."""
     entities = runpy.run_path(str(launch_file(name)))['generate_launch_description']().entities
     declared = [e for e in entities if isinstance(e, DeclareLaunchArgument)]
     (start,) = [e for e in entities if isinstance(e, OpaqueFunction)]
     assert entities.index(start) == len(declared), 'arguments must be declared first'
     configurations = {d.name: d.default_value for d in declared} | values
     context = types.SimpleNamespace(launch_configurations=configurations)
-    made = start.function(context)
-    variables = {v.name: v.value for v in made if isinstance(v, SetEnvironmentVariable)}
-    nodes = [n for n in made if isinstance(n, Node)]
-    assert [*made[: len(variables)], *nodes] == made, 'variables must be set before nodes start'
-    return declared, variables, nodes
+    return declared, start.function(context)
 
 
 @pytest.mark.parametrize('name', GRAPHS)
@@ -194,6 +211,8 @@ def test_nodes_are_those_of_the_graph(recorders, name, values):
         given = dict(spec.remappings)
         assert node.namespace == given.pop(NAMESPACE, '')
         assert dict(node.remappings) == given
+        priority = spec.realtime_priority
+        assert node.prefix == (f'chrt -f {priority}' if priority else None)
         *files, own = node.parameters
         assert files == [str(f) for f in spec.parameter_files]
         plain = {k: v.value if isinstance(v, ParameterValue) else v for k, v in own.items()}
@@ -201,6 +220,17 @@ def test_nodes_are_those_of_the_graph(recorders, name, values):
         assert {k: type(v) for k, v in plain.items()} == {
             k: type(v) for k, v in spec.parameters.items()
         }
+
+
+@pytest.mark.parametrize('name', ['single_arm', 'dual_arm'])
+def test_a_policy_left_out_is_told_before_the_nodes_start(recorders, name):
+    _, made = made_of({}, name)
+    (at,) = [i for i, m in enumerate(made) if isinstance(m, LogInfo)]
+    assert 'warning: policy_node is left out' in made[at].msg
+    assert not any(isinstance(m, Node) for m in made[:at])
+    assert {m.name for m in made[at + 1 :]} == {'mujoco_robot', 'action_dispatcher'}
+    _, made = made_of({'checkpoint': '.'}, name)
+    assert not any(isinstance(m, LogInfo) for m in made)
 
 
 def test_texts_stay_texts_whatever_yaml_makes_of_them(recorders):
@@ -305,6 +335,7 @@ got = {{
     'name': node.get_name(),
     'executable': pathlib.Path(sys.argv[0]).name,
     'chunks': node.resolve_topic_name('action_chunk'),
+    'priority': os.sched_getparam(0).sched_priority,
     'environment': {{n: os.environ.get(n) for n in names}},
     'parameters': {{n: v if isinstance(v, (bool, int, float, str)) else list(v)
                    for n, v in parameters.items() if v is not None}},
@@ -385,13 +416,18 @@ def test_the_launch_system_lists_the_arguments(name):
 @pytest.mark.ros
 @all_sets
 def test_launched_processes_get_what_the_graph_says(launched, name, values):
-    got, status = launched(name, values)
     graph = graph_of(name, values)
+    try:
+        realtime.require_priorities(graph)
+    except ConfigError as e:
+        pytest.skip(str(e))
+    got, status = launched(name, values)
     assert status == 0
     assert set(got) == {spec.name for spec in graph.nodes}
     for spec in graph.nodes:
         process = got[spec.name]
         assert process['executable'] == spec.executable
+        assert process['priority'] == spec.realtime_priority
         found = process['parameters']
         assert {n: found.get(n) for n in spec.parameters} == dict(spec.parameters)
         topic = dict(spec.remappings).get('action_chunk', 'action_chunk')

@@ -145,8 +145,8 @@ def test_the_dispatchers_diagnostics_have_a_place_in_the_aggregator():
     tree = yaml.safe_load((CONFIG / 'diagnostics' / 'aggregator.yaml').read_text(encoding='utf-8'))
     groups = [v for v in tree['analyzers']['ros__parameters'].values() if isinstance(v, dict)]
     text = (ROOT / 'faster_vla_ros' / 'dispatcher_status.py').read_text(encoding='utf-8')
-    tasks = re.findall(r"'(state|chunks|tick)'", text)
-    assert set(tasks) == {'state', 'chunks', 'tick'}
+    tasks = re.findall(r"'(state|chunks|feedback|tick)'", text)
+    assert set(tasks) == {'state', 'chunks', 'feedback', 'tick'}
     for task in tasks:
         name = f'action_dispatcher: {task}'
         assert [g for g in groups if any(map(name.startswith, g.get('startswith', [])))]

@@ -140,13 +140,14 @@ class _Client:
 
     def __init__(self, ready=True):
         self.ready, self.goals, self.answers, self.results = ready, [], [], []
-        self.cancelled = []
+        self.cancelled, self.ids = [], []
 
     def server_is_ready(self):
         return self.ready
 
-    def send_goal_async(self, goal):
+    def send_goal_async(self, goal, goal_uuid):
         self.goals.append(goal)
+        self.ids.append(bytes(goal_uuid.uuid))
         self.answers.append(Future())
         return self.answers[-1]
 
@@ -309,16 +310,40 @@ def test_a_goal_that_fails_is_told_with_the_controllers_words(failures):
     assert failures == ['the goal did not succeed: path tolerance violated']
 
 
-def test_a_goal_that_was_replaced_did_not_fail(failures):
+def test_a_goal_somebody_else_cancelled_failed(failures):
+    client = _Client()
+    made = channel(client, failures, one_at_a_time=False)
+    made.send('a')
+    client.accept()
+    client.finish(status=GoalStatus.STATUS_CANCELED)
+    assert failures == ['the goal did not succeed: cancelled by somebody else']
+    assert made.taken
+    made.send('b')
+    assert not made.taken
+
+
+def test_a_goal_of_ours_is_known_by_its_id_as_soon_as_it_is_sent(failures):
+    client = _Client()
+    made = channel(client, failures, one_at_a_time=False)
+    for _ in range(3):
+        made.send('a')
+    assert len(set(client.ids)) == 3
+    assert all(made.is_own(i) for i in client.ids)
+    assert not made.is_own(bytes(16))
+
+
+@pytest.mark.parametrize('status', [GoalStatus.STATUS_ABORTED, GoalStatus.STATUS_CANCELED])
+def test_a_goal_that_was_replaced_did_not_fail(failures, status):
     client = _Client()
     made = channel(client, failures, one_at_a_time=False)
     made.send('a')
     client.accept(0)
     made.send('b')
     client.accept(1)
-    client.finish(0, status=GoalStatus.STATUS_ABORTED)
+    client.finish(0, status=status)
     assert not failures
-    client.finish(1, status=GoalStatus.STATUS_ABORTED)
+    assert not made.taken
+    client.finish(1, status=status)
     assert failures
 
 
@@ -359,7 +384,6 @@ def tick(gripper, *, way=None, action=Action.FOLLOW, enabled=True):
 
 
 def test_a_trajectory_goes_out_only_when_there_is_a_new_one(rig):
-    assert rig.wire.trajectories == ('arm',)
     rig.wire.send(tick(0.05, way=WAY), STAMP)
     rig.wire.send(tick(0.05), STAMP)
     assert [topic for topic, _ in rig.node.log] == ['way']
@@ -400,6 +424,51 @@ def test_a_stop_cancels_the_grippers_goal_and_sends_no_other_until_motion_goes_o
     assert len(rig.client.goals) == 1
     rig.wire.send(tick(0.02), STAMP)
     assert [g.command.position for g in rig.client.goals] == [0.02, 0.02]
+
+
+@pytest.mark.usefixtures('control_msgs')
+def test_a_controller_that_somebody_else_took_is_not_told_to_brake(monkeypatch):
+    client, config = _Client(), OutputConfig(action='arm_controller/follow_joint_trajectory')
+    monkeypatch.setattr(wire_module, 'ActionClient', lambda *_: client)
+    arm = outputs.create('follow_joint_trajectory', ARM, config)
+    made = Wire(Publishing(), _Robot, {'arm': (arm, config)})
+    made.send(tick(0.0, way=WAY), STAMP)
+    client.accept()
+    client.finish(status=GoalStatus.STATUS_CANCELED)
+    made.send(tick(0.0, way=WAY, action=Action.STOP), STAMP)
+    assert len(client.goals) == 1
+    made.send(tick(0.0, way=WAY), STAMP)  # enabled again
+    client.accept()
+    client.finish(status=GoalStatus.STATUS_ABORTED)
+    made.send(tick(0.0, way=WAY, action=Action.STOP), STAMP)
+    assert len(client.goals) == 3
+    assert all(made.is_own_goal(i) for i in client.ids)
+    assert not made.is_own_goal(bytes(16))
+
+
+@pytest.mark.usefixtures('control_msgs')
+@pytest.mark.parametrize(
+    ('output', 'component', 'name', 'expected'),
+    [
+        ('joint_trajectory', ARM, '/c/joint_trajectory', ('/c/joint_trajectory', True)),
+        (
+            'follow_joint_trajectory',
+            ARM,
+            '/c/follow_joint_trajectory',
+            ('/c/joint_trajectory', True),
+        ),
+        ('joint_trajectory', ARM, '/c/way', ('/c/way', False)),
+        ('joint_state_stream', ARM, '/c/joint_trajectory', ('/c/joint_trajectory', False)),
+        ('gripper_command', GRIPPER, '/c/gripper_cmd', ('', '/c/gripper_cmd')),
+    ],
+)
+def test_a_trajectory_controller_is_commanded_by_its_topic_and_by_its_action(
+    output, component, name, expected
+):
+    topic, action = expected
+    action = '/c/follow_joint_trajectory' if action is True else action
+    found = outputs.ways_in(create(output, component), name)
+    assert found == ([topic] if topic else [], [action] if action else [])
 
 
 def test_an_action_without_server_is_named(rig):

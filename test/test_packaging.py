@@ -1,6 +1,7 @@
 """The project installs as promised: by colcon and by pip, with ROS and without."""
 
 import ast
+import configparser
 import json
 import os
 import pathlib
@@ -15,6 +16,8 @@ from project_files import imports_of_file, module_file, python_files, ROOT
 import pytest
 import setuptools
 import yaml
+
+from faster_vla_ros.graph_guard import guard_part
 
 MSGS = ROOT / 'faster_vla_msgs'
 PACKAGES = {'faster_vla_msgs': MSGS, 'faster_vla_ros': ROOT}
@@ -227,6 +230,21 @@ def test_setup_installs_every_config_and_launch_file(setup_arguments):
     assert installed['share/faster_vla_ros/package.xml'] == 'package.xml'
     marker = 'share/ament_index/resource_index/packages/faster_vla_ros'
     assert installed[marker] == 'resource/faster_vla_ros'
+
+
+def test_the_unit_of_the_guard_starts_what_is_installed_and_starts_it_again():
+    unit = configparser.RawConfigParser(strict=False)
+    unit.optionxform = str
+    unit.read(ROOT / 'config' / 'systemd' / 'faster-vla-guard.service')
+    service = unit['Service']
+    assert service['Restart'] == 'always'
+    assert unit['Unit']['StartLimitIntervalSec'] == '0', 'systemd would give up'
+    assert '/lib/faster_vla_ros/guard --ros-args ' in service['ExecStart']
+    (file,) = re.findall(r'share/faster_vla_ros/(\S+\.yaml)', service['ExecStart'])
+    assert guard_part(ROOT / file)['timeout'] > 0.0
+    assert float(service['TimeoutStopSec']) > 3.0, 'it needs them for its zeros'
+    # systemd knows no comment behind a value.
+    assert not [v for section in unit.values() for v in section.values() if '#' in v]
 
 
 def test_setup_ships_the_assets_and_the_models(setup_arguments):

@@ -1,11 +1,16 @@
 """Who can talk to the policy node: publishers and subscribers of either reliability."""
 
+import os
+import subprocess
+import sys
+
 import pytest
 
 pytest.importorskip('rclpy')
 pytest.importorskip('faster_vla_msgs')
 
 import policy_node_helpers as h
+from project_files import ROOT
 from rclpy.lifecycle import TransitionCallbackReturn
 from rclpy.qos import DurabilityPolicy, QoSProfile, ReliabilityPolicy
 from sensor_msgs.msg import Image, JointState
@@ -196,3 +201,54 @@ def test_profiles_are_those_of_the_interface_description(profile, depth, reliabl
     assert profile.depth == depth
     assert (profile.reliability == ReliabilityPolicy.RELIABLE) is reliable
     assert (profile.durability == DurabilityPolicy.TRANSIENT_LOCAL) is latched
+
+
+# In place of Humble: QoS events under their old name, and nothing under the new one.
+_HUMBLE = """
+import sys, time, types
+import rclpy
+import rclpy.node
+from rclpy import event_handler
+from rclpy.qos import QoSProfile, ReliabilityPolicy
+from std_msgs.msg import String
+
+told = []
+
+class SubscriptionEventCallbacks(event_handler.SubscriptionEventCallbacks):
+    def __init__(self, *, incompatible_qos):
+        def tell(event):
+            incompatible_qos(event)
+            told.append(event)
+
+        super().__init__(incompatible_qos=tell)
+
+old = types.ModuleType('rclpy.qos_event')
+old.PublisherEventCallbacks = event_handler.PublisherEventCallbacks
+old.SubscriptionEventCallbacks = SubscriptionEventCallbacks
+sys.modules |= {'rclpy.qos_event': old, 'rclpy.event_handler': None}
+from faster_vla_ros import qos
+
+assert qos.SubscriptionEventCallbacks is SubscriptionEventCallbacks
+rclpy.init()
+node = rclpy.create_node('humble')
+qos.publisher(node, String, 'said', qos.COMMAND)
+qos.subscription(node, String, 'heard', print, qos.INSTRUCTION)
+best_effort = QoSProfile(depth=1, reliability=ReliabilityPolicy.BEST_EFFORT)
+node.create_publisher(String, 'heard', best_effort)
+end = time.monotonic() + 60
+while not told and time.monotonic() < end:
+    rclpy.spin_once(node, timeout_sec=0.1)
+"""
+
+
+def test_qos_events_are_those_of_humble_where_the_newer_name_is_missing():
+    done = subprocess.run(
+        [sys.executable, '-c', _HUMBLE],
+        cwd=ROOT,
+        env=dict(os.environ, ROS_DOMAIN_ID=str(h.DOMAIN)),
+        capture_output=True,
+        text=True,
+        timeout=100,
+    )
+    assert done.returncode == 0, done.stderr
+    assert '/heard: incompatible QoS, a publisher cannot be heard' in done.stderr

@@ -11,13 +11,22 @@ pytest.importorskip('faster_vla_msgs')
 from geometry_msgs.msg import TwistStamped
 import numpy as np
 from sensor_msgs.msg import JointState
+import yaml
 
 from faster_vla_msgs.msg import ChunkReport, DispatcherState
 from faster_vla_ros.conversions import stamp_from_seconds
-from scripts.reliability.bench import Bench, BenchError, EMBODIMENT, ROBOT, TRIALS
+from faster_vla_ros.guard import PARAMETERS
+from scripts.reliability.bench import (
+    Bench,
+    BenchError,
+    EMBODIMENT,
+    ROBOT,
+    shipped_guard_timeout,
+    TRIALS,
+)
 from scripts.reliability.motion import BASE_SPEED
 from scripts.reliability.observer import read_limits
-from scripts.reliability.witness import COMMANDS, Witness
+from scripts.reliability.witness import BASE_TOPIC, COMMANDS, Witness
 
 pytestmark = pytest.mark.ros
 
@@ -87,6 +96,36 @@ def test_a_robot_that_never_moves_is_an_error_after_a_few_trials():
     with pytest.raises(BenchError, match=f'disabled {TRIALS} times before it moved'):
         bench.set_in_motion()
     assert bench.enabled == TRIALS
+
+
+# --- the guard --------------------------------------------------------------------------------
+
+
+class Started:
+    """Processes that are noted and not started."""
+
+    def __init__(self):
+        self.started = {}
+
+    def start(self, name, module, **what):
+        self.started[name] = (module, what)
+
+
+def test_the_guard_that_is_measured_is_the_one_that_is_shipped():
+    bench = Stubborn(0)
+    bench.processes = Started()
+    bench.start_guard()
+    assert bench.processes.started == {'guard': ('faster_vla_ros.guard', {'files': [ROBOT]})}
+    shipped = yaml.safe_load(ROBOT.read_text(encoding='utf-8'))['/**']['guard']['ros__parameters']
+    assert shipped_guard_timeout() == shipped['timeout']
+    assert BASE_TOPIC in shipped['topics']
+
+
+def test_a_robot_file_that_leaves_the_time_out_to_the_guard_has_its_default(tmp_path, monkeypatch):
+    file = tmp_path / 'robot.yaml'
+    file.write_text('/**: {guard: {ros__parameters: {topics: [cmd_vel]}}}')
+    monkeypatch.setattr('scripts.reliability.bench.ROBOT', file)
+    assert shipped_guard_timeout() == PARAMETERS['timeout'].default
 
 
 # --- judging ----------------------------------------------------------------------------------

@@ -1,5 +1,6 @@
 """What a process of a graph gets: command line, parameter file, environment."""
 
+import dataclasses
 import pathlib
 import sys
 
@@ -39,6 +40,15 @@ def test_command_line_names_module_node_files_and_remappings_in_this_order():
         sys.executable,
         *('-m', 'faster_vla_ros.action_dispatcher', '--ros-args', '-r', '__node:=left'),
         *('--params-file', '/robot.yaml', '--params-file', '/own.yaml', '-r', 'a:=/b'),
+    ]
+
+
+def test_a_realtime_priority_stands_before_the_command():
+    spec = NodeSpec(name='left', executable='guard')
+    plain = command_line(spec)
+    assert command_line(dataclasses.replace(spec, realtime_priority=5)) == [
+        *('chrt', '-f', '5'),
+        *plain,
     ]
 
 

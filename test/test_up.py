@@ -122,6 +122,30 @@ def test_options_reach_the_graph(tmp_path):
     assert module.graph_from_args(args) == expected
 
 
+def chrt(folder, monkeypatch, text):
+    """Put a script in place of chrt."""
+    (folder / 'chrt').write_text(f'#!/bin/bash\n{text}\n')
+    (folder / 'chrt').chmod(0o755)
+    monkeypatch.setenv('PATH', f'{folder}:/usr/bin:/bin')
+
+
+def test_a_realtime_priority_reaches_the_graph_where_it_is_allowed(tmp_path, monkeypatch):
+    chrt(tmp_path, monkeypatch, f'echo "$@" > {tmp_path}/asked')
+    args = parse('--realtime-priority', '7', '--nodes', *NODES)
+    made = module.graph_from_args(args)
+    assert made == r1lite_wbc(realtime_priority=7, nodes=NODES)
+    assert (tmp_path / 'asked').read_text() == '-f 7 true\n'
+
+
+def test_a_realtime_priority_that_is_not_allowed_starts_nothing(tmp_path, monkeypatch, capsys):
+    chrt(tmp_path, monkeypatch, 'echo "chrt: Operation not permitted" >&2; exit 1')
+    monkeypatch.setattr(module, 'Supervisor', lambda *_: pytest.fail('started'))
+    assert main(['up', 'r1lite_wbc', '--nodes', *NODES, '--realtime-priority', '7']) == 2
+    said = capsys.readouterr().err
+    assert 'realtime_priority 7: expected the right to it' in said
+    assert 'rtprio 7' in said
+
+
 def test_a_missing_checkpoint_is_refused_only_if_a_policy_needs_it(tmp_path):
     wrong = ('--checkpoint', str(tmp_path))
     with pytest.raises(CheckpointError, match=f'no checkpoint in {tmp_path}.*--checkpoint'):
@@ -183,6 +207,13 @@ def test_it_says_when_every_node_is_ready(notes, monkeypatch, capfd):
         assert module.bring_up(graph, stop) == 0
         watcher.join()
     assert 'is ready' in ''.join(said)
+
+
+def test_a_policy_that_is_left_out_is_told_at_the_start(notes, monkeypatch, capfd):
+    monkeypatch.setattr(module, 'Supervisor', stubbed({}))
+    graph = module.graph_from_args(parse(graph='single_arm'))
+    assert module.bring_up(graph, stop_when_up(*NODES)) == 0
+    assert '[faster-vla] warning: policy_node is left out' in capfd.readouterr().err
 
 
 def test_a_process_that_ends_by_itself_ends_the_others_with_status_1(notes, monkeypatch, capfd):

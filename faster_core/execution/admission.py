@@ -20,6 +20,8 @@ class Admission:
 
     Attributes:
         num_accepted: chunks taken.
+        num_missing: chunks lost on the way: numbers left out between two that came, taken or
+            refused. A number that does not grow is a policy that begins anew, and no gap.
         rejected: reason -> chunks refused.
     """
 
@@ -27,10 +29,11 @@ class Admission:
         """Start with nothing taken and nothing refused."""
         self._embodiment, self.config = embodiment, config
         self._switching = step_columns(embodiment)
-        self.num_accepted = 0
+        self.num_accepted = self.num_missing = 0
         self.rejected: dict[str, int] = {}
         self._violations = 0  # in a row
         self._last_stamp, self._last_levels = -np.inf, math.inf
+        self._last_id = math.inf
 
     def check(self, chunk: ActionChunk, feedback: Feedback, now: float) -> int:
         """Return the number of rows that came too late.
@@ -61,6 +64,7 @@ class Admission:
 
     def took(self, chunk: ActionChunk, now: float) -> None:
         """Count a chunk that was taken; older ones are refused from now on."""
+        self._came(chunk.sequence_id)
         self.num_accepted += 1
         self._violations = 0
         if chunk.num_steps:
@@ -68,8 +72,9 @@ class Admission:
         elif self._last_stamp < (stamp := min(chunk.stamp, now)):
             self._last_stamp, self._last_levels = stamp, math.inf
 
-    def refused(self, error: ChunkError, *, enabled: bool) -> str:
+    def refused(self, error: ChunkError, *, sequence_id: int, enabled: bool) -> str:
         """Count a refused chunk; returns why to stop, if too many in a row would break limits."""
+        self._came(sequence_id)
         self.rejected[error.reason] = self.rejected.get(error.reason, 0) + 1
         if error.reason not in CONTENT_REASONS or not enabled:
             return ''
@@ -77,6 +82,11 @@ class Admission:
         if self._violations <= self.config.consecutive_violation_threshold:
             return ''
         return f'{self._violations} chunks rejected in a row, {error}'
+
+    def _came(self, sequence_id: int) -> None:
+        if sequence_id > self._last_id:
+            self.num_missing += sequence_id - self._last_id - 1
+        self._last_id = sequence_id
 
     def begin_anew(self) -> None:
         """Forget refusals in a row."""

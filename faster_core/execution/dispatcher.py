@@ -223,7 +223,8 @@ class Dispatcher:
     ) -> ChunkReport:
         """Count a refused chunk, also one that did not survive its conversion."""
         self._advance(now)
-        if why := self._admission.refused(error, enabled=self._enabled):
+        why = self._admission.refused(error, sequence_id=sequence_id, enabled=self._enabled)
+        if why:
             self._latch(why, (error.component,) if error.component else ())
         return ChunkReport(
             accepted=False,
@@ -298,6 +299,7 @@ class Dispatcher:
                 remaining=max(0.0, plan.end - self._now) if plan else 0.0,
                 num_chunks_accepted=self._admission.num_accepted,
                 num_chunks_rejected=sum(self._admission.rejected.values()),
+                num_chunks_missing=self._admission.num_missing,
                 rejected=dict(sorted(self._admission.rejected.items())),
             ),
         )

@@ -53,13 +53,14 @@ class ChunkReport:
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
 class DispatcherSnapshot:
-    """State at one tick; the fields equal those of `DispatcherState.msg`.
+    """State at one tick; the fields are those of `DispatcherState.msg`, and one more.
 
     Attributes:
         components: components that caused LIMIT, HOLD or STOP.
         message: why.
         sequence_id: chunk being followed (0: none yet).
         remaining: seconds of motion left in the plan, never negative.
+        num_chunks_missing: chunks whose numbers were left out between two that came.
         rejected: rejection key -> count; sums up to `num_chunks_rejected`.
     """
 
@@ -71,6 +72,7 @@ class DispatcherSnapshot:
     remaining: float
     num_chunks_accepted: int
     num_chunks_rejected: int
+    num_chunks_missing: int
     rejected: Mapping[str, int]
 
 

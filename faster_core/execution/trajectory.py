@@ -31,8 +31,6 @@ _SHARES, _NUM_FIRST = (1.0, 0.35, 0.1, 0.0), 2
 _MOST_STEPS = 100_000
 # Excess over a limit that counts as rounding.
 _ROUNDING = 1e-2
-# Swinging out of the range by less (rad or m) is rounding too.
-_NEAR = 1e-4
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True, eq=False)
@@ -78,11 +76,13 @@ def follow(
     wide = max(tick, float(np.median(np.diff(plan.times))) / _STEPS_PER_ROW)
     shares = _SHARES if limiter.sampled else (1.0,)
     many = _repeated(limiter, len(shares))
+    # How far a path goes between its ticks, and may out of the range.
+    near = np.minimum(many.config.max_acceleration * tick, many.config.max_velocity) * tick / 8.0
     best, least = None, np.inf
     for step in (wide, tick, tick / 2.0):
         paths = _paths(many, np.repeat(shares, limiter.position.size), plan, columns, now, step)
         for times in _choices(paths.times, later, lead):
-            points, excess = _best(many, len(shares), _at(paths, times))
+            points, excess = _best(many, len(shares), _at(paths, times), near)
             if excess <= 1.0 + _ROUNDING:
                 return points
             if excess < least:
@@ -180,12 +180,14 @@ def _choices(knots: np.ndarray, rows: np.ndarray, lead: float) -> Iterator[np.nd
         yield knots[first:]
 
 
-def _best(limiter: PositionLimiter, count: int, points: Trajectory) -> tuple[Trajectory, float]:
+def _best(
+    limiter: PositionLimiter, count: int, points: Trajectory, near: np.ndarray
+) -> tuple[Trajectory, float]:
     """Return points [K, d] of `count` paths, every dimension of the first that suits, and excess.
 
     The excess is the largest share of a limit that is taken, of the best path if none suits.
     """
-    excess = _excess(limiter, points).reshape(count, -1)
+    excess = _excess(limiter, points, near).reshape(count, -1)
     suits = excess <= 1.0 + _ROUNDING
     which = np.where(suits.any(axis=0), suits.argmax(axis=0), excess.argmin(axis=0))
     each = np.arange(excess.shape[1])
@@ -213,7 +215,7 @@ def _at(path: Trajectory, times: np.ndarray) -> Trajectory:
     )
 
 
-def _excess(limiter: PositionLimiter, points: Trajectory) -> np.ndarray:
+def _excess(limiter: PositionLimiter, points: Trajectory, near: np.ndarray) -> np.ndarray:
     """Return [d] the largest share of a limit the cubic takes; endless outside of the range."""
     config, place = limiter.config, limiter.position
     times = np.concatenate([[0.0], points.times])
@@ -224,8 +226,8 @@ def _excess(limiter: PositionLimiter, points: Trajectory) -> np.ndarray:
     hull = np.concatenate(
         [values, values[:-1] + slopes[:-1] * third, values[1:] - slopes[1:] * third]
     )
-    below = hull < np.minimum(config.lower, place) - _NEAR
-    above = hull > np.maximum(config.upper, place) + _NEAR
+    below = hull < np.minimum(config.lower, place) - near
+    above = hull > np.maximum(config.upper, place) + near
     # It may start faster than a limit that was lowered meanwhile.
     fastest = np.maximum(config.max_velocity, np.abs(limiter.velocity))
     speed = peak_speed(times, values, slopes) / fastest

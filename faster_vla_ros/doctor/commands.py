@@ -9,6 +9,7 @@ from faster_vla_ros.doctor.expected import DISPATCHER, Expected, GUARD, POLICY
 from faster_vla_ros.doctor.report import fail, Finding, info, ok, warn
 from faster_vla_ros.doctor.snapshot import Endpoint, message_type, Snapshot
 from faster_vla_ros.doctor.topics import incompatible
+from faster_vla_ros.outputs import ways_in
 from faster_vla_ros.outputs.protocol import is_action
 
 START = 'start the driver or controller, or correct the name in the parameter file'
@@ -23,12 +24,12 @@ def check_commands(expected: Expected, snapshot: Snapshot) -> Iterator[Finding]:
             yield info('command', c.name, 'sent nowhere (output: none)')
             continue
         output, config = expected.dispatcher.outputs[c.name]
+        name = expected.name(config.topic or config.action)
         if is_action(output):
-            wanted = message_type(output.action_type)
-            yield _action(c.name, expected.name(config.action), wanted, snapshot)
+            yield _action(c.name, name, message_type(output.action_type), snapshot)
         else:
-            topic = expected.name(config.topic)
-            yield _listener(c.name, topic, message_type(output.message_type), expected, snapshot)
+            yield _listener(c.name, name, message_type(output.message_type), expected, snapshot)
+        for topic in ways_in(output, name)[0]:
             yield from _rivals(c.name, topic, expected, snapshot)
 
 

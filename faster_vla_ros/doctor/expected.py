@@ -24,7 +24,6 @@ from faster_vla_ros.doctor.report import fail, Finding, ok
 from faster_vla_ros.graph_guard import completed, guard_part
 from faster_vla_ros.graph_namespace import absolute_names
 from faster_vla_ros.interlocks.takeover import GUARD
-from faster_vla_ros.outputs.protocol import TRAJECTORY
 from faster_vla_ros.policy_parameters import PolicyNodeConfig
 from faster_vla_ros.sensors.state import StateSource
 
@@ -243,7 +242,5 @@ def _dispatcher(node: Any) -> DispatcherNodeConfig:
     """Check what the dispatcher checks when it starts."""
     config = dispatcher_parameters.read(node)
     qos._check_overrides(node)
-    check_braking(
-        config.rules, [n for n, (o, _) in config.outputs.items() if o.TAKES == TRAJECTORY]
-    )
+    check_braking(config.rules, config.trajectories)
     return config

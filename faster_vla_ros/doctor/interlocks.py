@@ -11,12 +11,13 @@ from faster_vla_ros.doctor.expected import DISPATCHER, Expected
 from faster_vla_ros.doctor.report import fail, Finding, ok, warn
 from faster_vla_ros.doctor.snapshot import Snapshot, Spoken
 from faster_vla_ros.doctor.topics import incompatible
+from faster_vla_ros.interlocks.any_topic import message_class
 
 BOOL = 'std_msgs/msg/Bool'
 
 
 def check_interlocks(expected: Expected, snapshot: Snapshot) -> Iterator[Finding]:
-    """Look at the topics beside the commands: brake, remote control, emergency stop."""
+    """Look at the topics beside the commands: brake, remote control, teleoperation, ..."""
     if expected.dispatcher is None:
         return
     # What the dispatcher was started with wins: a simulation has no remote control.
@@ -33,6 +34,8 @@ def check_interlocks(expected: Expected, snapshot: Snapshot) -> Iterator[Finding
     if values['estop.enable']:
         topic = expected.name('estop')
         yield _unspoken('estop', topic, snapshot) or _estop(topic, values, expected, snapshot)
+    for topic in values['takeover.topics']:
+        yield _takeover(expected.name(topic), snapshot)
     for topic in values['exclusive_topics']:
         if publishers := snapshot.publishers.get(expected.name(topic)):
             yield fail(
@@ -67,6 +70,31 @@ def _unspoken(key: str, topic: str, snapshot: Snapshot) -> Finding | None:
         expected='whoever may forbid motion',
         advice=START,
     )
+
+
+def _takeover(topic: str, snapshot: Snapshot) -> Finding:
+    """Judge a topic of teleoperation: whoever speaks there must be heard."""
+    publishers = snapshot.publishers.get(topic, ())
+    if not publishers:
+        return warn(
+            'interlock',
+            'takeover',
+            f'nobody publishes {topic}',
+            expected='teleoperation: without it nobody can take over there',
+            advice=START,
+        )
+    for each in publishers:
+        try:
+            message_class(each.type)
+        except ImportError as e:
+            return fail(
+                'interlock',
+                'takeover',
+                f'{topic} of {each.node}: {each.type} is not installed ({e})',
+                expected='a type that the dispatcher can read; else motion stays disabled',
+                advice='install the package of its messages',
+            )
+    return ok('interlock', 'takeover', f'{topic} of {nodes(publishers)}')
 
 
 def _permit(topic: str, values: Mapping[str, Any], snapshot: Snapshot) -> Finding:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 import functools
 import time
 from typing import Any
@@ -10,6 +10,7 @@ from typing import Any
 from rclpy.node import Node
 
 from faster_vla_ros.interlocks.any_topic import AnyTopic
+from faster_vla_ros.interlocks.other_goals import OtherGoals
 
 # Publishes zeros on the same topics when we are gone; never a rival.
 GUARD = 'guard'
@@ -21,7 +22,7 @@ PATIENCE = 3.0
 
 
 class Takeover:
-    """Declared topics on which somebody speaks, and others who publish on ours.
+    """Declared topics on which somebody speaks; others who publish on ours, or have goals.
 
     `look` asks the graph and belongs into a slow timer; `reason` is cheap.
     """
@@ -32,6 +33,8 @@ class Takeover:
         *,
         topics: Sequence[str],
         own_topics: Sequence[str],
+        own_actions: Sequence[str] = (),
+        is_own_goal: Callable[[bytes], bool] = lambda _: False,
         timeout: float,
     ) -> None:
         """Subscribe to the declared topics, whatever their type.
@@ -40,10 +43,13 @@ class Takeover:
             node: the dispatcher.
             topics: on which any message is a take-over.
             own_topics: on which nobody else may publish.
+            own_actions: full names of actions where nobody else may have a goal.
+            is_own_goal: whether a goal's id is one of ours.
             timeout: seconds after the last message until motion may be enabled again.
         """
         self._node, self._timeout = node, timeout
         self._own = [node.resolve_topic_name(t) for t in own_topics]
+        self._goals = [OtherGoals(node, a, is_own_goal) for a in own_actions]
         self._heard: dict[str, float] = {}
         self._topics = [AnyTopic(node, t, functools.partial(self._take, t)) for t in topics]
         self._rival = ''
@@ -55,8 +61,8 @@ class Takeover:
 
     def look(self) -> None:
         """Look for publishers: of the declared topics to subscribe to, and of ours."""
-        for topic in self._topics:
-            topic.look()
+        for each in (*self._topics, *self._goals):
+            each.look()
         rivals = [(name, t) for t in self._own for name in self._others_on(t)]
         named = [(name, t) for name, t in rivals if name != UNKNOWN]
         now = time.perf_counter()
@@ -79,8 +85,8 @@ class Takeover:
 
     @property
     def shared(self) -> bool:
-        """Whether who has taken over publishes on our topics."""
-        return bool(self._rival)
+        """Whether who has taken over commands what we command."""
+        return bool(self._rival) or any(g.active for g in self._goals)
 
     @property
     def reason(self) -> str:
@@ -92,4 +98,7 @@ class Takeover:
         for topic, heard in self._heard.items():
             if now - heard <= self._timeout:
                 return f'{topic}, on which somebody commands'
+        for goals in self._goals:
+            if goals.active:
+                return f'a goal of somebody else at {goals.action}'
         return self._rival

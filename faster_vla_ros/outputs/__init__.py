@@ -10,12 +10,14 @@ from faster_vla_ros.outputs.gripper_command import GripperCommandOutput
 from faster_vla_ros.outputs.joint_state_stream import JointStateStream
 from faster_vla_ros.outputs.joint_trajectory import JointTrajectoryOutput
 from faster_vla_ros.outputs.parallel_gripper_command import ParallelGripperCommandOutput
-from faster_vla_ros.outputs.protocol import is_action, Output, OutputConfig
+from faster_vla_ros.outputs.protocol import is_action, Output, OutputConfig, TRAJECTORY
 from faster_vla_ros.outputs.twist import TwistOutput
 from faster_vla_ros.outputs.twist_stamped import TwistStampedOutput
 
-__all__ = ['NONE', 'OUTPUTS', 'Output', 'OutputConfig', 'create', 'keys']
+__all__ = ['NONE', 'OUTPUTS', 'Output', 'OutputConfig', 'create', 'keys', 'ways_in']
 
+# Topic and action of joint_trajectory_controller, below its name.
+_TRAJECTORY_WAYS = ('joint_trajectory', 'follow_joint_trajectory')
 # The component is computed, checked and reported, but sent nowhere.
 NONE = 'none'
 OUTPUTS: dict[str, type[Output]] = {
@@ -50,3 +52,19 @@ def create(output: str, component: Component, config: OutputConfig) -> Output | 
     """Return the output of a component, None for `none` (ConfigError if they do not fit)."""
     keys(output, component.name)
     return None if output == NONE else OUTPUTS[output](component, config)
+
+
+def ways_in(output: Output, name: str) -> tuple[list[str], list[str]]:
+    """Return the topics and actions by which anybody can command what an output commands.
+
+    A joint_trajectory_controller takes trajectories by both.
+
+    Args:
+        output: of a component.
+        name: full name of the topic or action it goes to.
+    """
+    controller, _, last = name.rpartition('/')
+    if output.TAKES == TRAJECTORY and last in _TRAJECTORY_WAYS:
+        topic, action = _TRAJECTORY_WAYS
+        return [f'{controller}/{topic}'], [f'{controller}/{action}']
+    return ([], [name]) if is_action(output) else ([name], [])

@@ -2,19 +2,23 @@
 
 from __future__ import annotations
 
+import collections
 from collections.abc import Callable
 import time
 from typing import Any
+import uuid
 
 from action_msgs.msg import GoalStatus
 from rclpy.action import ActionClient
 from rclpy.node import Node
+from unique_identifier_msgs.msg import UUID
 
 from faster_vla_ros import qos
 
 # Seconds after which a gripper's goal that was rejected is tried again.
 RETRY = 0.5
-_DONE_WELL = (GoalStatus.STATUS_SUCCEEDED, GoalStatus.STATUS_CANCELED)
+# Goals of ours whose numbers are kept; all but the newest few have ended long ago.
+NUM_OWN = 50
 
 
 class TopicChannel:
@@ -33,6 +37,9 @@ class ActionChannel:
     """Sends goals; if only one may be on its way, the newest of the others waits.
 
     Nothing here waits: answers come through the executor.
+
+    Attributes:
+        taken: the newest goal was cancelled, and not by us: somebody else has the controller.
     """
 
     def __init__(
@@ -61,6 +68,12 @@ class ActionChannel:
         self._on_their_way: set[int] = set()
         self._cancelled = 0  # goals up to this number are not wished for any more
         self._told_no_server = False
+        self._own: collections.deque[bytes] = collections.deque(maxlen=NUM_OWN)
+        self.taken = False
+
+    def is_own(self, goal_id: bytes) -> bool:
+        """Whether a goal is one of ours."""
+        return goal_id in self._own
 
     @property
     def has_server(self) -> bool:
@@ -82,11 +95,14 @@ class ActionChannel:
             return
         if time.perf_counter() < self._not_before:
             return
-        self._sent, self._waiting, self._handle = self._waiting, None, None
+        self._sent, self._waiting, self._handle, self.taken = self._waiting, None, None, False
         self._newest += 1
         number = self._newest
         self._on_their_way.add(number)
-        future = self._client.send_goal_async(self._sent)
+        # Ours before the server tells of it.
+        goal_id = uuid.uuid4().bytes
+        self._own.append(goal_id)
+        future = self._client.send_goal_async(self._sent, goal_uuid=UUID(uuid=list(goal_id)))
         future.add_done_callback(lambda f: self._answered(number, f))
 
     def forget(self) -> None:
@@ -136,11 +152,16 @@ class ActionChannel:
             return
         self._ended(number)
         answer = future.result()
-        # A goal that a newer one replaced ends as aborted, which is what was wanted.
-        if answer.status in _DONE_WELL or number != self._newest:
+        # A goal that a newer one replaced ends as aborted or cancelled, which is what was wanted.
+        if answer.status == GoalStatus.STATUS_SUCCEEDED or number != self._newest:
             return
-        text = getattr(answer.result, 'error_string', '') or f'status {answer.status}'
-        self._on_failure(f'the goal did not succeed: {text}')
+        text = getattr(answer.result, 'error_string', '')
+        if answer.status == GoalStatus.STATUS_CANCELED:
+            if number <= self._cancelled:
+                return
+            self.taken = True
+            text = f'cancelled by somebody else{f" ({text})" if text else ""}'
+        self._on_failure(f'the goal did not succeed: {text or f"status {answer.status}"}')
 
     def _ended(self, number: int) -> None:
         self._on_their_way.discard(number)

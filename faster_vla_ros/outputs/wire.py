@@ -48,14 +48,13 @@ class Wire:
         self._stopped = False
 
     @property
-    def trajectories(self) -> tuple[str, ...]:
-        """Components that go out as trajectories."""
-        return tuple(n for n, output in self._outputs.items() if output.TAKES == TRAJECTORY)
-
-    @property
     def without_server(self) -> tuple[str, ...]:
         """Actions of components whose server is not there."""
         return tuple(self._configs[n].action for n, c in self._actions() if not c.has_server)
+
+    def is_own_goal(self, goal_id: bytes) -> bool:
+        """Whether the goal of an action is one of ours."""
+        return any(c.is_own(goal_id) for _, c in self._actions())
 
     def send(self, tick: Tick, stamp: Time) -> None:
         """Send what a tick commands."""
@@ -74,6 +73,8 @@ class Wire:
                 channel.cancel()
             elif tick.commands[name] is None or not tick.state.enabled:
                 channel.forget()
+            if channel.taken and not tick.state.enabled:
+                values[name] = None  # to brake there would be to take the controller back
             channel.poll()
         self._stopped = stopped
         self._send(values, stamp)

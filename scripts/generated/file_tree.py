@@ -38,6 +38,7 @@ ABOUT = {
     'config/robots/ur5e.yaml': 'of the UR5e',
     'config/robots/xarm7.yaml': 'of the xArm 7',
     'config/rviz/': 'layouts for RViz, one per graph',
+    'config/systemd/': "units for the robot's computer: the guard",
     'config/study/': 'comparison of action tokenizers',
     'config/train/': "recipes: the shipped checkpoint's, and the paper's settings",
     'constraints.txt': 'every version that `make setup` installs',

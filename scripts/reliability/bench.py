@@ -16,6 +16,7 @@ from std_srvs.srv import SetBool, Trigger
 from faster_core.embodiment import Embodiment
 from faster_core.execution.config import robot_file_parameters
 from faster_vla_msgs.msg import ActionChunk
+from faster_vla_ros.guard import PARAMETERS as GUARD_PARAMETERS
 from faster_vla_ros.interlocks.takeover import GUARD
 from scripts.reliability import faults
 from scripts.reliability.chunk_source import TOPIC as CHUNKS
@@ -26,10 +27,15 @@ from scripts.reliability.witness import BASE_TOPIC, Witness
 
 ROBOT = ROOT / 'config' / 'robots' / 'r1_lite.yaml'
 EMBODIMENT = ROOT / 'config' / 'embodiments' / 'r1_lite.yaml'
-GUARD_TIMEOUT = 0.1
 PATIENCE = 60.0
 TRIALS = 3  # to set the robot in motion
 DISCOVERY = 1.0  # s from when we know a process to when it knows the others
+
+
+def shipped_guard_timeout() -> float:
+    """Return the robot file's time-out of the guard (s), or the guard's own default."""
+    default = GUARD_PARAMETERS['timeout'].default
+    return robot_file_parameters(ROBOT, 'guard').get('timeout', default)
 
 
 class BenchError(RuntimeError):
@@ -43,6 +49,7 @@ class Bench:
         robot: what the dispatcher moves.
         witness: of all that is said and commanded.
         chunks: publisher beside the policy's.
+        guard_timeout: of the shipped guard (s).
     """
 
     def __init__(
@@ -75,6 +82,7 @@ class Bench:
         self.parameters |= {'permit.topic': ''}  # no remote control here
         self.parameters |= {'use_sim_time': sim_time} | dict(changes or {})
         self.period = 1.0 / self.parameters['dispatch_rate']
+        self.guard_timeout = shipped_guard_timeout()
         self.limits = read_limits(ROBOT, EMBODIMENT)
         # Killed processes take locks of shared memory with them: plain UDP.
         self.processes = Processes(domain, {'FASTDDS_BUILTIN_TRANSPORTS': 'UDPv4'})
@@ -127,12 +135,8 @@ class Bench:
         )
 
     def start_guard(self) -> None:
-        """Start the guard of the base."""
-        self.processes.start(
-            'guard',
-            'faster_vla_ros.guard',
-            parameters={'topics': [BASE_TOPIC], 'timeout': GUARD_TIMEOUT},
-        )
+        """Start the guard as the robot file has it."""
+        self.processes.start('guard', 'faster_vla_ros.guard', files=[ROBOT])
 
     def start_policy(self) -> None:
         """Start the source of chunks, or the policy node, which begins by itself."""
@@ -222,6 +226,11 @@ class Bench:
         """Stop by service."""
         self.call('stop', Trigger.Request())
         self.until(lambda: not self.witness.state.enabled, 'the stop')
+
+    def disable(self) -> None:
+        """Disable by service."""
+        self.call('enable', SetBool.Request(data=False))
+        self.until(lambda: not self.witness.state.enabled, 'motion disabled')
 
     def reset(self) -> None:
         """Reset after a stop by service."""

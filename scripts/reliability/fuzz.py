@@ -25,7 +25,7 @@ from faster_core.execution.errors import ChunkError
 from faster_core.execution.state import Action
 from faster_vla_ros.conversions import chunk_from_message
 from scripts.reliability import reporting
-from scripts.reliability.hostile import HostileChunks
+from scripts.reliability.hostile import HostileChunks, SILENCE
 from scripts.reliability.observer import BlendObserver, columns, LimitObserver, read_limits
 
 ROOT = pathlib.Path(__file__).resolve().parents[2]
@@ -83,18 +83,29 @@ class Fuzz:
             self._keep_enabled()
             kind = self.source.draw()
             self.sent[kind] += 1
+            self._prepare(kind)
             self._send(kind)
             for _ in range(int(self.rng.integers(1, 4))):
                 self._tick()
-            if self.rng.random() < 0.002:
-                self.dispatcher.stop(self.now)
-                self.blend.forget()
 
     def _keep_enabled(self) -> None:
         self._measure()
         if not self.dispatcher.enable(True, self.now).success:
             self.dispatcher.reset(self.now)
             self.dispatcher.enable(True, self.now)
+
+    def _prepare(self, kind: str) -> None:
+        """Bring about what a kind is of, beside its message."""
+        if kind == 'stopped':
+            self.dispatcher.stop(self.now)
+            self.blend.forget()
+        elif kind == 'disabled':
+            self.dispatcher.enable(False, self.now)
+            self.blend.forget()
+        elif kind == 'old':
+            end = self.now + SILENCE
+            while self.now < end:
+                self._tick()
 
     def _measure(self) -> None:
         for name, values in self.measured.items():
@@ -147,7 +158,7 @@ class Fuzz:
         row = np.zeros(self.embodiment.action_dim)
         for name, values in tick.commands.items():
             if values is None:
-                self.limits.silent(name)
+                self.limits.silent(name, self.now)
                 if name in self.speed:
                     self.speed[name] = np.zeros_like(self.speed[name])
                 continue

@@ -3,7 +3,8 @@
     python -m scripts.reliability.fuzz_dds --chunks 5000 --json FILE
 
 The observer knows the robot file, the definition of blending and what went over the wire with the
-times it was sent at; nothing of the dispatcher is imported. The robot is where it was told to be.
+times it was sent at; nothing is taken from the dispatcher itself. The robot is where it was told
+to be.
 """
 
 from __future__ import annotations
@@ -24,7 +25,7 @@ from faster_vla_ros.conversions import chunk_from_message
 from scripts.reliability import reporting
 from scripts.reliability.bench import Bench
 from scripts.reliability.fuzz import SABOTAGE
-from scripts.reliability.hostile import HostileChunks
+from scripts.reliability.hostile import HostileChunks, SILENCE
 from scripts.reliability.observer import BlendObserver, columns
 from scripts.reliability.safety import Command
 
@@ -32,8 +33,6 @@ DOMAIN = 57
 ARMS = ('left_arm', 'right_arm')
 # Ticks after a chunk, uniformly drawn.
 TICKS = (1.0, 3.0)
-# Share of chunks before which the operator presses stop.
-STOPS = 0.002
 # A loaded machine's robot may be silent for a while; the limits are those of the file.
 LENIENT = {'feedback_timeout': 2.0, 'estop.enable': False, 'estop.timeout': 0.0}
 # Where the robot begins: so far from the lower end of its range, as a share of it.
@@ -135,6 +134,16 @@ class BlendJudge:
         self._ticks.append((stamp, row))
 
 
+def prepare(bench: Bench, kind: str) -> None:
+    """Bring about what a kind is of, beside its message."""
+    if kind == 'stopped':
+        bench.stop()
+    elif kind == 'disabled':
+        bench.disable()
+    elif kind == 'old':
+        bench.spin(SILENCE)
+
+
 def run(domain: int, chunks: int, seed: int, sabotage: str = '') -> dict[str, Any]:
     """Send chunks to a dispatcher process; returns the figures.
 
@@ -173,11 +182,9 @@ def run(domain: int, chunks: int, seed: int, sabotage: str = '') -> dict[str, An
         for i in range(chunks):
             if not witness.state.enabled:
                 bench.enable()
-            elif bench.rng.random() < STOPS:
-                bench.stop()
-                bench.enable()
             kind = source.draw()
             kinds[kind] += 1
+            prepare(bench, kind)
             message = source.message(kind, bench.robot.now(), bench.robot.place)
             sent[message.sequence_id] = message
             bench.chunks.publish(message)

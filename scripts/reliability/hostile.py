@@ -13,7 +13,8 @@ from faster_core.embodiment import Embodiment, Kind
 from faster_vla_ros.conversions import chunk_to_message
 from scripts.reliability.observer import Limits
 
-# Shares of what is sent; the first two are chunks a policy might send.
+# Shares of what is sent; the first two are chunks a policy might send. The last three are valid
+# and come when they must not be followed: whoever sends them brings that about before.
 KINDS = (
     ('smooth', 0.40),
     ('wild', 0.15),
@@ -23,12 +24,20 @@ KINDS = (
     ('far', 0.05),
     ('shape', 0.05),
     ('names', 0.04),
+    ('kind', 0.01),
     ('frame', 0.02),
     ('checksum', 0.02),
     ('timing', 0.05),
     ('order', 0.03),
     ('empty', 0.01),
+    ('stopped', 0.003),
+    ('disabled', 0.003),
+    ('old', 0.006),
 )
+# Before a chunk of kind `old` nothing is sent for so long (s): it is older than the dispatcher's
+# `max_chunk_age` (1 s) and newer than the chunk before.
+SILENCE = 1.3
+OLD = (1.05, 1.25)
 
 
 class HostileChunks:
@@ -65,6 +74,8 @@ class HostileChunks:
         age = float(rng.uniform(0.0, 0.3))
         if kind == 'late':
             age = float(rng.uniform(0.3, 4.0))
+        if kind == 'old':
+            age = float(rng.uniform(*OLD))
         fields = {
             'values': self._rows(kind, measured),
             'stamp': now - age,
@@ -75,8 +86,6 @@ class HostileChunks:
         }
         if kind == 'empty':
             fields['values'] = np.zeros((0, e.action_dim), np.float32)
-        if kind == 'checksum':
-            fields['embodiment_checksum'] = str(rng.choice(['', 'x' * 64, e.checksum[:-1]]))
         if kind == 'order':
             fields['stamp'] = now - 0.9
         if kind == 'timing':
@@ -128,8 +137,11 @@ class HostileChunks:
         return values
 
     def _spoil(self, kind: str, message: Any) -> None:
-        """Break a message in a way no array can express."""
+        """Break a message in a way no chunk can express."""
         rng = self.rng
+        if kind == 'checksum':
+            known = message.embodiment_checksum
+            message.embodiment_checksum = str(rng.choice(['', 'x' * 64, known[:-1]]))
         if not message.components:
             return
         part = message.components[int(rng.integers(len(message.components)))]
@@ -152,6 +164,7 @@ class HostileChunks:
                 part.names = [*list(part.names)[::-1], 'x']
             else:
                 part.name = str(rng.choice(['', 'left_leg', part.name.upper()]))
+        elif kind == 'kind':
+            part.kind = (part.kind + int(rng.integers(1, 256))) % 256
         elif kind == 'frame':
             part.frame_id = str(rng.choice(['odom', 'map', 'x' * 500]))
-            part.kind = int(rng.integers(0, 255))

@@ -25,8 +25,8 @@ ROUNDING = 2e-6
 # Between two points a spline may exceed speed and acceleration of the path by these shares, and
 # joints that stop within a moment (s) stop together.
 BULGE, SWING, MOMENT = 0.02, 0.05, 1e-3
-# A joint that has to stop within the first segment, as its range ends, brakes by up to 4/3.
-STOP = 1 / 3
+# A joint that has to stop within the first segments, as its range ends, exceeds it by this share.
+STOP, NUM_FIRST = 1 / 3, 3
 # A tick later than so many periods is taken for one of so many: its speed says nothing.
 LATE = 3.0
 # Samples per segment of a spline.
@@ -74,13 +74,20 @@ class LimitObserver:
         self._limits, self._period = limits, period
         # Component -> time, value and speed; the speed is unknown after silence.
         self._last: dict[str, tuple[float, np.ndarray, np.ndarray | None]] = {}
+        self._quiet: dict[str, float | None] = {}
         self.violations: list[str] = []
         self.num_checked = 0
         self.num_late = 0
 
-    def silent(self, name: str) -> None:
-        """Nothing is commanded: what follows starts anew, wherever the robot is then."""
+    def silent(self, name: str, time: float | None = None) -> None:
+        """Nothing is commanded: what follows starts anew, wherever the robot is then.
+
+        Args:
+            name: component.
+            time: of the tick without a command (s), if that is known: the next one starts there.
+        """
         self._last.pop(name, None)
+        self._quiet[name] = time
 
     def see(self, name: str, time: float, value: np.ndarray) -> None:
         """Judge a set-point [d] commanded at a time (s)."""
@@ -118,8 +125,12 @@ class LimitObserver:
             self.num_late += 1
         else:
             # From rest, wherever that was: the first command is one tick of acceleration old.
+            started = self._quiet.get(name)
+            first = max(dt, self._period) if started is None else before - started
             change = (
-                np.abs(speed) / (2 * dt) if old_speed is None else np.abs(speed - old_speed) / dt
+                np.abs(speed) / (first + dt)
+                if old_speed is None
+                else np.abs(speed - old_speed) / dt
             )
             # At an end of the range that was made of a place outside, the range goes first.
             if (change > limits.acceleration * (1 + SLACK) + 4 * noise / dt).any():
@@ -127,7 +138,9 @@ class LimitObserver:
         self._last[name] = (time, value, speed)
 
     def _see_speed(self, name: str, time: float, value: np.ndarray, limits: Limits) -> None:
-        before, _, old = self._last.get(name, (time - self._period, None, np.zeros_like(value)))
+        started = self._quiet.get(name)
+        started = time - self._period if started is None else started
+        before, _, old = self._last.get(name, (started, None, np.zeros_like(value)))
         dt = time - before
         dt = self._period if dt <= 0 else dt
         if (np.abs(value) > limits.speed * (1 + SLACK)).any():
@@ -171,8 +184,10 @@ class LimitObserver:
         )
         if (np.abs(speed) > limits.speed * (1 + BULGE)).any():
             self._tell(name, time, 'speed', np.abs(speed).max(axis=0), f'at most {limits.speed}')
-        slack = 1 + SWING + MOMENT / np.repeat(np.diff(knots), SAMPLES)[:, None]
-        slack[:SAMPLES] += STOP
+        # Who stops before the end of a segment brakes by up to 4/3, at its beginning.
+        together = np.minimum(2 * MOMENT / np.repeat(np.diff(knots), SAMPLES), STOP)[:, None]
+        slack = 1 + SWING + together
+        slack[: NUM_FIRST * SAMPLES] = 1 + SWING + STOP
         if (np.abs(change) > limits.acceleration * slack).any():
             found = np.abs(change).max(axis=0)
             self._tell(name, time, 'acceleration', found, f'at most {limits.acceleration}')

@@ -2,7 +2,8 @@
 
     python -m scripts.reliability.overhead --seconds 60 --json FILE
 
-Three cameras (640 x 480 JPEG, 30 Hz) and joint states (200 Hz) come from a process of their own.
+Three cameras (640 x 480 JPEG, 30 Hz) and joint states (`--state-rate`) come from a process of
+their own.
 The policy sleeps for a fixed time. Per chunk: from the sending of the newest image it was made of
 (DDS source timestamp at an observer, so transport counts too), or from the chunk before if that is
 later, to its publishing, minus `total_ms` of `~/timing`, which begins with the decoding of the
@@ -41,7 +42,7 @@ from scripts.reliability.robot import CAMERAS, FEEDBACK, OTHER_FEEDBACK
 
 DOMAIN = 57
 SIZE = (640, 480)
-CAMERA_RATE, STATE_RATE = 30.0, 200.0  # Hz
+CAMERA_RATE = 30.0  # Hz
 INFERENCE = 0.02  # s
 ALLOWED = {'p50': 3.0, 'p99': 8.0}  # ms
 NANO = 10**9
@@ -51,8 +52,8 @@ EARS = QoSProfile(depth=50, reliability=ReliabilityPolicy.BEST_EFFORT)
 class Robot(Node):
     """Sends images and feedback, and nothing else."""
 
-    def __init__(self) -> None:
-        """Create publishers and timers."""
+    def __init__(self, state_rate: float) -> None:
+        """Create publishers and timers; joint states are sent at a rate (Hz)."""
         super().__init__('robot')
         self._picture = jpeg(*SIZE)
         speak = self.create_publisher
@@ -65,7 +66,7 @@ class Robot(Node):
             for topic, (field, values) in OTHER_FEEDBACK.items()
         ]
         self.create_timer(1 / CAMERA_RATE, self._see)
-        self.create_timer(1 / STATE_RATE, self._measure)
+        self.create_timer(1 / state_rate, self._measure)
 
     @staticmethod
     def _message(name: str) -> JointState:
@@ -151,7 +152,11 @@ def measure(args: argparse.Namespace) -> dict[str, Any]:
     os.environ.update(environment)
     ears = Ears(args.domain)
     with Processes(args.domain, environment) as processes:
-        processes.start('robot', 'scripts.reliability.overhead', arguments=['--robot'])
+        processes.start(
+            'robot',
+            'scripts.reliability.overhead',
+            arguments=['--robot', '--state-rate', str(args.state_rate)],
+        )
         node = processes.start(
             'policy_node',
             'scripts.reliability.policy_process',
@@ -198,6 +203,7 @@ def measure(args: argparse.Namespace) -> dict[str, Any]:
         'met': all(figures[q] <= ALLOWED[q] for q in ALLOWED),
         'share_of_a_core': round(share, 3),
         'cameras': f'3 x {SIZE[0]} x {SIZE[1]} JPEG of {len(jpeg(*SIZE)) // 1000} kB',
+        'state_rate': args.state_rate,
         'inference_ms': INFERENCE * 1e3,
         'action_frequency': Embodiment.load(paths.embodiment_file('r1_lite')).action_frequency,
         'machine': machine,
@@ -208,6 +214,7 @@ def main() -> int:
     """Measure and report; 1 if a target was missed."""
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument('--seconds', type=float, default=60.0)
+    parser.add_argument('--state-rate', type=float, default=200.0, help='Hz of joint states')
     parser.add_argument('--domain', type=int, default=DOMAIN)
     parser.add_argument('--json', type=pathlib.Path)
     parser.add_argument('--robot', action='store_true', help='be the robot (started by itself)')
@@ -215,7 +222,7 @@ def main() -> int:
     if args.robot:
         rclpy.init()
         try:
-            rclpy.spin(Robot())
+            rclpy.spin(Robot(args.state_rate))
         except (KeyboardInterrupt, ExternalShutdownException):
             pass
         return 0

@@ -11,7 +11,7 @@ import time
 import numpy as np
 
 from faster_vla_msgs.msg import DispatcherState, PolicyStatus
-from scripts.reliability.bench import Bench, BenchError, GUARD_TIMEOUT
+from scripts.reliability.bench import Bench, BenchError
 from scripts.reliability.motion import ARM
 from scripts.reliability.witness import FOLLOWING
 
@@ -264,7 +264,7 @@ def dispatcher_killed(bench: Bench) -> Moment:
     bench.processes.ending.wait(10)
     bench.spin(2 * WINDOW)
     last = [c.sent_ns for c in bench.witness.commands['base'] if c.values.any()][-1]
-    return Moment(at, last + round(GUARD_TIMEOUT * 1e9))
+    return Moment(at, last + round(bench.guard_timeout * 1e9))
 
 
 def clock_back(bench: Bench) -> Moment:

@@ -16,11 +16,16 @@ def _report(name: str) -> dict[str, Any]:
 
 def _source(name: str, report: Mapping[str, Any]) -> str:
     m = report['machine']
-    where = f'{m["cores"]} cores of an {m["cpu"]}, Python {m["python"]}, {m["scheduling"]}'
-    return (
-        f'`{report["command"]}`; {where}; load {m["load_1min"]:g} before; commit '
-        f'{_commit(report["git_sha"])}. [{name}.json](results/reliability/{name}.json)'
-    )
+    where = f'{_machine(m)}, {m["scheduling"]}; load {m["load_1min"]:g} before'
+    return f'`{report["command"]}`; {where}; commit {_commit(report["git_sha"])}. {_link(name)}'
+
+
+def _machine(m: Mapping[str, Any]) -> str:
+    return f'{m["cores"]} cores of an {m["cpu"]}, Python {m["python"]}'
+
+
+def _link(name: str) -> str:
+    return f'[{name}.json](results/reliability/{name}.json)'
 
 
 def _commit(git_sha: str) -> str:
@@ -132,27 +137,46 @@ def jitter() -> str:
             )
     allowed = report['runs'][0]['allowed_ms']
     text = f'Allowed: p99 {allowed["p99"]:g} ms, p99.9 {allowed["p999"]:g} ms.'
-    return _section(lines, text, 'jitter', report)
+    commands = ', '.join(
+        f'`{_jitter_command(r)}` (load {r["load_before"]:g} before)' for r in report['runs']
+    )
+    source = f'{commands}; {_machine(report["machine"])}. {_link("jitter")}'
+    return '\n'.join([*lines, '', text, '', source])
+
+
+def _jitter_command(run: Mapping[str, Any]) -> str:
+    """Return what measures a run again."""
+    options = [f'--minutes {run["minutes"]:g}', f'--rate {run["rate"]:g}']
+    policy, priority = run['scheduling'].replace(',', '').split()[:2]
+    if policy == 'SCHED_FIFO':
+        options.append(f'--fifo {priority}')
+    if run['beside'] == 'nothing':
+        options.append('--idle')
+    return ' '.join(['python -m scripts.reliability.jitter', *options])
 
 
 def overhead() -> str:
-    """Return what the policy node adds to an inference."""
-    r = _report('overhead')
-    lines = ['| milliseconds | p50 | p99 | p99.9 | max |', '|---' * 5 + '|']
+    """Return what the policy node adds to an inference, by the rate of the joint states."""
+    lines = ['| joint states, Hz | milliseconds | p50 | p99 | p99.9 | max |', '|---' * 6 + '|']
     rows = {
         'overhead_ms': 'minus `total_ms`',
         'with_decoding_ms': 'minus the policy alone: decoding counts',
         'decoding_ms': 'decoding of three images',
     }
-    for key, text in rows.items():
-        lines.append(f'| {text} | {_percentiles(r[key])} |')
-    allowed = r['allowed_ms']
-    text = (
-        f'{r["compared"]} chunks in {r["seconds"]:g} s, {r["cameras"]}; allowed p50 '
-        f'{allowed["p50"]:g} ms, p99 {allowed["p99"]:g} ms minus `total_ms`; met: '
-        f'{_yes(r["met"])}. The node took {100 * r["share_of_a_core"]:.0f} % of a core.'
-    )
-    return _section(lines, text, 'overhead', r)
+    sources = []
+    for name in ('overhead', 'overhead_500'):
+        if not (RESULTS / f'{name}.json').exists():
+            continue
+        r = _report(name)
+        rate, allowed = f'{r.get("state_rate", 200.0):g}', r['allowed_ms']
+        lines += [f'| {rate} | {text} | {_percentiles(r[key])} |' for key, text in rows.items()]
+        sources.append(
+            f'- {rate} Hz: {r["compared"]} chunks in {r["seconds"]:g} s, {r["cameras"]}; allowed '
+            f'p50 {allowed["p50"]:g} ms, p99 {allowed["p99"]:g} ms minus `total_ms`; met: '
+            f'{_yes(r["met"])}. The node took {100 * r["share_of_a_core"]:.0f} % of a core. '
+            f'{_source(name, r)}'
+        )
+    return '\n'.join([*lines, '', *sources])
 
 
 def soak() -> str:
