@@ -155,7 +155,7 @@ train-demo: $(READY)
 
 # Needs demonstrations of the R1 Lite in runs/demos (`make train-demo`), and recordings of G1 and
 # Franka prepared before (docs/data.md). Resumes; a second `fit-all` beside it shares the work.
-STUDY = $(CONFIG)/study/small.yaml --data $(RUNS)/data --cache $(RUNS)/study
+STUDY = config/study/small.yaml --data $(RUNS)/data --cache $(RUNS)/study
 compare-tokenizers: data
 	$(BIN)/faster-vla data prepare r1_lite --input $(RUNS)/demos --out $(RUNS)/data/r1_lite
 	$(BIN)/faster-vla tokenizer fit-all $(STUDY)
