@@ -254,8 +254,11 @@ class ActionDispatcher(Node):
 
     def _on_goal_failure(self, component: str, why: str, stops: bool) -> None:
         self.get_logger().error(why)
-        # Who took over has cancelled it; the next tick yields.
-        if stops and not self._takeover.reason:
+        if not stops:
+            return
+        if who := self._takeover.reason:  # it was cancelled by who took over
+            self.dispatcher.yield_to(who, self._now(), shared=self._takeover.shared)
+        else:
             self.dispatcher.stop(self._now(), why)
 
     # --- inputs -------------------------------------------------------------------------------

@@ -36,6 +36,6 @@ def require_priorities(graph: Graph) -> None:
             raise ConfigError(
                 f'realtime_priority {priority}: expected the right to it, found '
                 f'"{done.stderr.strip()}"; give the user a line "USER - rtprio {priority}" in '
-                '/etc/security/limits.d/faster_vla.conf and a new login, or the process '
-                'CAP_SYS_NICE, or leave the argument out'
+                '/etc/security/limits.d/faster_vla.conf and a new login (no capability to chrt: '
+                'its process would not end with the one that started it), or leave it out'
             )

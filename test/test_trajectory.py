@@ -93,6 +93,23 @@ def test_any_plan_becomes_a_trajectory_within_the_limits_between_its_points_too(
     assert (np.abs(curve(ends, 2)) <= limits.max_acceleration * slack).all()
 
 
+@given(
+    speed=st.floats(-1.0, 1.0),
+    upper=st.floats(-0.5, 0.5),
+    period=st.floats(0.02, 0.2),
+    rate=st.sampled_from([50.0, 200.0, 1000.0]),
+)
+@settings(max_examples=150, deadline=None)
+def test_a_set_point_that_a_narrowed_range_left_outside_is_led_back(speed, upper, period, rate):
+    away = 0.5 * period * np.arange(10)[:, None] * np.ones(2)
+    start = limiter(velocity=(speed, 0.0), arm__position_limits=[-1.0, upper, -1.0, 1.0])
+    made = follow(start, plan(away, period=period), ARM, now=START, lead=period, tick=1.0 / rate)
+    sane(made, 0.0)
+    assert made.positions[-1, 0] <= max(upper, 0.0) + speed**2 / 8.0 + 0.05
+    if made.times[-1] > 1.0 + abs(speed):
+        assert made.positions[-1, 0] <= upper + 1e-6
+
+
 def test_the_points_are_the_rows_where_nothing_limits():
     smooth = 0.1 * np.sin(0.5 * np.arange(20))[:, None] * np.ones(2)
     start = limiter(arm__max_acceleration=[1e4, 1e4])

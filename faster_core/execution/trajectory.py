@@ -27,6 +27,8 @@ _STEPS_PER_ROW = 4
 # sampled set-point takes on a speed at once, a cubic from where it is has to get there. 0: in
 # these steps it brakes instead, which it must just before the end of its range.
 _SHARES, _NUM_FIRST = (1.0, 0.35, 0.1, 0.0), 2
+# Steps (s) are never shorter: a path takes time to compute, and nothing else is done meanwhile.
+_LEAST_STEP = 0.005
 # Steps after which a path that does not come to rest is given up.
 _MOST_STEPS = 100_000
 # Excess over a limit that counts as rounding.
@@ -79,7 +81,8 @@ def follow(
     # How far a path goes between its ticks, and may out of the range.
     near = np.minimum(many.config.max_acceleration * tick, many.config.max_velocity) * tick / 8.0
     best, least = None, np.inf
-    for step in (wide, tick, tick / 2.0):
+    steps = (max(step, _LEAST_STEP) for step in (wide, tick, tick / 2.0))
+    for step in dict.fromkeys(steps):
         paths = _paths(many, np.repeat(shares, limiter.position.size), plan, columns, now, step)
         for times in _choices(paths.times, later, lead):
             points, excess = _best(many, len(shares), _at(paths, times), near)
@@ -165,7 +168,7 @@ def _braked(limiter: PositionLimiter, t: float) -> tuple[np.ndarray, np.ndarray]
 
 
 def _choices(knots: np.ndarray, rows: np.ndarray, lead: float) -> Iterator[np.ndarray]:
-    """Yield times of points: the rows and on to rest; all knots, the first one ever sooner.
+    """Yield times of points: the rows and on to rest; or knots, of which the first comes sooner.
 
     Args:
         knots: [N] of a path to rest, seconds from now.
@@ -176,7 +179,7 @@ def _choices(knots: np.ndarray, rows: np.ndarray, lead: float) -> Iterator[np.nd
     if rows.size:
         yield np.concatenate([rows, knots[knots > rows[-1] + SAME_TIME]])
     latest = min(int(np.searchsorted(knots, lead)), len(knots) - 1)
-    for first in range(latest, -1, -1):
+    for first in dict.fromkeys((latest, latest // 2, min(latest, 1), 0)):
         yield knots[first:]
 
 
@@ -216,7 +219,7 @@ def _at(path: Trajectory, times: np.ndarray) -> Trajectory:
 
 
 def _excess(limiter: PositionLimiter, points: Trajectory, near: np.ndarray) -> np.ndarray:
-    """Return [d] the largest share of a limit the cubic takes; endless outside of the range."""
+    """Return [d] the largest share of a limit the cubic takes, `near` being that of the range."""
     config, place = limiter.config, limiter.position
     times = np.concatenate([[0.0], points.times])
     values = np.concatenate([place[None], points.positions])
@@ -226,14 +229,14 @@ def _excess(limiter: PositionLimiter, points: Trajectory, near: np.ndarray) -> n
     hull = np.concatenate(
         [values, values[:-1] + slopes[:-1] * third, values[1:] - slopes[1:] * third]
     )
-    below = hull < np.minimum(config.lower, place) - near
-    above = hull > np.maximum(config.upper, place) + near
+    below = np.minimum(config.lower, place) - hull
+    above = hull - np.maximum(config.upper, place)
     # It may start faster than a limit that was lowered meanwhile.
     fastest = np.maximum(config.max_velocity, np.abs(limiter.velocity))
     speed = peak_speed(times, values, slopes) / fastest
     acceleration = peak_acceleration(times, values, slopes) / config.max_acceleration
-    share = np.maximum(speed.max(axis=0), acceleration.max(axis=0))
-    return np.where((below | above).any(axis=0), np.inf, share)
+    outside = np.maximum(below, above).max(axis=0) / near
+    return np.maximum.reduce([outside, speed.max(axis=0), acceleration.max(axis=0)])
 
 
 def peak_speed(times: np.ndarray, values: np.ndarray, slopes: np.ndarray) -> np.ndarray:

@@ -45,7 +45,7 @@ class OtherGoals:
         """Ask those that are left again when a server is gone: it does not tell of its end."""
         found = self._node.get_publishers_info_by_topic(self._topic)
         servers = {bytes(info.endpoint_gid) for info in found}
-        if self._servers - servers:
+        if self._servers - servers or (self.active and not servers):
             self._node.destroy_subscription(self._subscription)
             self._listen()
         self._servers = servers

@@ -26,7 +26,7 @@ ROUNDING = 2e-6
 # joints that stop within a moment (s) stop together.
 BULGE, SWING, MOMENT = 0.02, 0.05, 1e-3
 # A joint that has to stop within the first segments, as its range ends, exceeds it by this share.
-STOP, NUM_FIRST = 1 / 3, 3
+STOP, NUM_FIRST = 0.45, 3
 # A tick later than so many periods is taken for one of so many: its speed says nothing.
 LATE = 3.0
 # Samples per segment of a spline.
@@ -184,7 +184,7 @@ class LimitObserver:
         )
         if (np.abs(speed) > limits.speed * (1 + BULGE)).any():
             self._tell(name, time, 'speed', np.abs(speed).max(axis=0), f'at most {limits.speed}')
-        # Who stops before the end of a segment brakes by up to 4/3, at its beginning.
+        # Who stops before the end of a segment brakes harder at its beginning.
         together = np.minimum(2 * MOMENT / np.repeat(np.diff(knots), SAMPLES), STOP)[:, None]
         slack = 1 + SWING + together
         slack[: NUM_FIRST * SAMPLES] = 1 + SWING + STOP

@@ -214,8 +214,8 @@ def robot_restarts(bench: Bench) -> Moment:
     if not witness.state.action == STOP:
         raise BenchError(f'expected STOP until a reset: {witness.state}')
     last = len(witness.commands['left_arm'])
+    reports = len(witness.reports)  # before it is enabled: the next chunk may come at once
     bench.enable()
-    reports = len(witness.reports)
     bench.until(lambda: any(r.accepted for _, r in witness.reports[reports:]), 'a chunk', 10.0)
     at = next(t for t, r in witness.reports[reports:] if r.accepted)
     bench.until(
