@@ -10,7 +10,7 @@ published from the start on, says that it works. Nothing moves before `~/enable`
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Mapping
 import dataclasses
 import signal
 import sys
@@ -38,11 +38,9 @@ from faster_vla_ros import dispatcher_parameters, punctual, qos
 from faster_vla_ros.at_enable import EnableMessages
 from faster_vla_ros.conversions import chunk_from_message
 from faster_vla_ros.dispatcher_status import DispatcherBoard
+from faster_vla_ros.interlocks.authority import Authority
 from faster_vla_ros.interlocks.estop import EmergencyStop
-from faster_vla_ros.interlocks.permit import Permit
-from faster_vla_ros.interlocks.takeover import Takeover
 from faster_vla_ros.live_limits import LiveLimits
-from faster_vla_ros.outputs import ways_in
 from faster_vla_ros.outputs.wire import Wire
 from faster_vla_ros.planned_path import PlannedPath
 from faster_vla_ros.sensors.joint_states import OtherJointsError
@@ -82,14 +80,13 @@ class ActionDispatcher(Node):
         self.embodiment, rules = self.config.embodiment, self.config.rules
         self._period = 1.0 / rules.dispatch_rate
         dry = self.config['dry_run']
-        topics, actions = self._ways_in()
         outputs = {} if dry else self.config.outputs
         self._wire = Wire(self, self.embodiment, outputs, self._on_goal_failure)
         self.dispatcher = Dispatcher(
             self.embodiment,
             rules,
             self.config.trajectories,
-            lambda: not self._why_not_enable(),
+            lambda: not self._authority.why_not_enable(),
         )
         self._at_enable = None if dry else EnableMessages(self, self.config.values)
         self._board = DispatcherBoard(self, self.embodiment, rules, self.config.frame_id)
@@ -97,8 +94,10 @@ class ActionDispatcher(Node):
         self._path = PlannedPath(self, self.embodiment, self.config.frame_id)
         self._last_reason = ''
         self._bad_feedback: set[str] = set()
-        watched = self.config['takeover.publishers'] and not dry
-        self._create_interlocks(*((topics, actions) if watched else ((), ())))
+        self._estop = None
+        if self.config['estop.enable']:
+            self._estop = EmergencyStop(self, self.config['estop.timeout'])
+        self._authority = Authority(self, self.config, wire=self._wire, twin=self._board.twin)
         for name, source in self.config.sources.items():
             qos.subscription(
                 self, JointState, source.config.topic, self._feedback_taker(name), qos.STATE
@@ -115,8 +114,8 @@ class ActionDispatcher(Node):
         self._last_tick: float | None = None
         self._timer = self.create_timer(self._period, self._on_timer, clock=steady)
         self.create_timer(STATUS_PERIOD, self._board.publish, clock=steady)
-        self.create_timer(LOOK_PERIOD, self._look, clock=steady)
-        self._look()
+        self.create_timer(LOOK_PERIOD, self._authority.look, clock=steady)
+        self._authority.look()
         self._configured = True
         self._tick()
         self.get_logger().info(f'ready: {self.embodiment.name}{", dry run" if dry else ""}')
@@ -127,48 +126,9 @@ class ActionDispatcher(Node):
         topics += [self.config['brake.topic'], self.config['acceleration_limit.topic']]
         return [self.resolve_topic_name(t) for t in topics if t]
 
-    def _ways_in(self) -> tuple[list[str], list[str]]:
-        """Return topics and actions by which the robot's components can be commanded."""
-        topics, actions = [], []
-        for output, config in self.config.outputs.values():
-            name = self.resolve_topic_name(config.topic or config.action)
-            by_topic, by_action = ways_in(output, name)
-            topics += by_topic
-            actions += by_action
-        return topics, actions
-
-    def _create_interlocks(self, topics: Sequence[str], actions: Sequence[str]) -> None:
-        """Create them; nobody else may publish on these topics or have goals at these actions."""
-        values = self.config
-        self._estop = None
-        if values['estop.enable']:
-            self._estop = EmergencyStop(self, values['estop.timeout'])
-        self._takeover = Takeover(
-            self,
-            topics=values['takeover.topics'],
-            own_topics=topics,
-            own_actions=actions,
-            is_own_goal=self._wire.is_own_goal,
-            timeout=values['takeover.timeout'],
-        )
-        self._permit = None
-        if values['permit.topic']:
-            self._permit = Permit(
-                self,
-                topic=values['permit.topic'],
-                field=values['permit.field'],
-                value=values['permit.value'],
-                timeout=values['permit.timeout'],
-            )
-
     def _set_rules(self, rules: DispatcherConfig) -> None:
         self.dispatcher.set_config(rules)
         self._board.rules = rules
-
-    def _look(self) -> None:
-        self._takeover.look()
-        if self._permit is not None:
-            self._permit.look()
 
     def leave(self) -> None:
         """Come to rest, send zeros, go silent; safe to call from any state.
@@ -183,7 +143,7 @@ class ActionDispatcher(Node):
         pause, others = min(self._period, ENDING_PERIOD), False
         try:
             # Asked once: what others say is not heard any more, and must not end the braking.
-            elsewhere, others = self._elsewhere(), self._commanded_by_others()
+            elsewhere, others = self._authority.reason, self._authority.others_command
             self.dispatcher.stop(self._now(), ENDING)
             end, before = time.perf_counter() + SETTLE_TIME, None
             while time.perf_counter() < end:
@@ -218,9 +178,9 @@ class ActionDispatcher(Node):
         self._last_tick = time.perf_counter()
         if self._estop is not None and (reason := self._estop.take_press()):
             self.dispatcher.stop(self._now(), reason)
-        elsewhere = self._elsewhere() if elsewhere is None else elsewhere
-        if elsewhere and self._commanded_by_others():
-            self.dispatcher.yield_to(elsewhere, self._now(), shared=self._takeover.shared)
+        elsewhere = self._authority.reason if elsewhere is None else elsewhere
+        if elsewhere and self._authority.others_command:
+            self.dispatcher.yield_to(elsewhere, self._now(), taken=self._authority.taken)
         elif elsewhere:
             self.dispatcher.disarm(elsewhere, self._now())
         # One reading: the stamp of a command is the time it was computed for.
@@ -233,31 +193,17 @@ class ActionDispatcher(Node):
         self._log.update(tick.state)
         why = elsewhere
         if not (why or tick.state.enabled or self.config.rules.require_enable):
-            why = self._why_not_enable()
+            why = self._authority.why_not_enable()
         self._board.update(_with_reason(tick.state, why))
         self._board.planned(tick.commands, stamp)
         return tick
-
-    def _elsewhere(self) -> str:
-        """Return who moves the robot, if it is not for us to do; empty if it is."""
-        permit = self._permit.reason if self._permit is not None else ''
-        return permit or self._takeover.reason or self._board.twin.reason
-
-    def _commanded_by_others(self) -> bool:
-        """Whether somebody may be moving the robot: then nothing is braked.
-
-        A remote control that is gone does not, nor a second dispatcher: it hears us as well.
-        """
-        if self._takeover.reason:
-            return True
-        return self._permit is not None and bool(self._permit.reason) and not self._permit.unheard
 
     def _on_goal_failure(self, component: str, why: str, stops: bool) -> None:
         self.get_logger().error(why)
         if not stops:
             return
-        if who := self._takeover.reason:  # it was cancelled by who took over
-            self.dispatcher.yield_to(who, self._now(), shared=self._takeover.shared)
+        if who := self._authority.taken_over_by:  # it was cancelled by them
+            self.dispatcher.yield_to(who, self._now(), taken=self._authority.taken)
         else:
             self.dispatcher.stop(self._now(), why)
 
@@ -325,20 +271,10 @@ class ActionDispatcher(Node):
 
     def _on_enable(self, request: SetBool.Request, response: SetBool.Response) -> SetBool.Response:
         if request.data:
-            self._look()
-        if request.data and (why := self._why_not_enable()):
+            self._authority.look()
+        if request.data and (why := self._authority.why_not_enable()):
             return self._answer(Answer(success=False, message=why), response)
         return self._answer(self.dispatcher.enable(request.data, self._now()), response)
-
-    def _why_not_enable(self) -> str:
-        if why := self._elsewhere():
-            return f'the robot is not ours to move: {why}'
-        if missing := self._wire.without_server:
-            return f'no action server for {", ".join(missing)}'
-        for topic in self.config['exclusive_topics']:
-            if count := self.count_publishers(self.resolve_topic_name(topic)):
-                return f'{topic} has {count} publishers, expected none'
-        return ''
 
     def _on_stop(self, request: Trigger.Request, response: Trigger.Response) -> Trigger.Response:
         return self._answer(self.dispatcher.stop(self._now()), response)

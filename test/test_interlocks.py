@@ -20,6 +20,7 @@ from faster_vla_ros.action_dispatcher import NUM_ZEROS
 from faster_vla_ros.interlocks.any_topic import message_class
 from faster_vla_ros.interlocks.estop import EmergencyStop
 from faster_vla_ros.interlocks.takeover import PATIENCE, Takeover, UNKNOWN
+from faster_vla_ros.outputs import Ways
 
 pytestmark = pytest.mark.ros
 
@@ -248,12 +249,15 @@ class _Graph:
 
 def test_we_ourselves_and_the_guard_are_no_rivals_and_everybody_else_is():
     graph = _Graph('action_dispatcher', 'guard')
-    takeover = Takeover(graph, topics=[], own_topics=['/cmd_vel'], timeout=0.5)
+    ways = {'base': Ways(topics=('/cmd_vel',)), 'arm': Ways(actions=())}
+    takeover = Takeover(graph, topics=[], ways=ways, timeout=0.5)
     takeover.look()
     assert not takeover.reason
+    assert not takeover.taken
     graph.names = ('action_dispatcher', 'teleop')
     takeover.look()
     assert takeover.reason == 'teleop, which publishes on /cmd_vel'
+    assert takeover.taken == {'base'}
 
 
 def test_a_second_dispatcher_of_our_name_brakes_us_and_goes_by_its_states(make_rig):
@@ -276,7 +280,7 @@ def test_a_second_dispatcher_of_our_name_brakes_us_and_goes_by_its_states(make_r
 
 def test_a_declared_topic_of_a_type_that_is_not_installed_keeps_motion_off():
     graph = _Graph('joystick', kind='hdas_msg/msg/ControllerSignalStamped')
-    takeover = Takeover(graph, topics=['/joy'], own_topics=[], timeout=0.5)
+    takeover = Takeover(graph, topics=['/joy'], ways={}, timeout=0.5)
     takeover.look()
     assert 'hdas_msg/msg/ControllerSignalStamped is not installed' in takeover.reason
     graph.names = ()
@@ -318,7 +322,7 @@ def clock(monkeypatch):
 
 def test_a_publisher_without_a_name_is_a_rival_only_when_it_stays_so(clock):
     graph = _Graph('action_dispatcher', UNKNOWN)
-    takeover = Takeover(graph, topics=[], own_topics=['/cmd_vel'], timeout=0.5)
+    takeover = Takeover(graph, topics=[], ways={'base': Ways(topics=('/cmd_vel',))}, timeout=0.5)
     for _ in range(100):
         takeover.look()
     clock[0] = 0.9 * PATIENCE

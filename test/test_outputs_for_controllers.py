@@ -468,7 +468,7 @@ def test_a_trajectory_controller_is_commanded_by_its_topic_and_by_its_action(
     topic, action = expected
     action = '/c/follow_joint_trajectory' if action is True else action
     found = outputs.ways_in(create(output, component), name)
-    assert found == ([topic] if topic else [], [action] if action else [])
+    assert found == ((topic,) if topic else (), (action,) if action else ())
 
 
 def test_an_action_without_server_is_named(rig):

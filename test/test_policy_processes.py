@@ -6,7 +6,15 @@ import numpy as np
 import pytest
 from tiny_checkpoint import tiny_tokenizer, write_demos
 import torch
-from training_helpers import lines, same, small_config, state, torchrun, weights
+from training_helpers import (
+    lines,
+    same,
+    small_config,
+    state,
+    torchrun,
+    train_in_group,
+    weights,
+)
 
 from faster_core.errors import ConfigError
 from faster_core.policy import Policy
@@ -66,12 +74,12 @@ def test_two_processes_interrupted_and_resumed_end_with_the_same_weights(
     tmp_path, demos, tokenizer
 ):
     config = small_config(gradient_accumulation=2)
-    torchrun(config, demos, tokenizer, tmp_path / 'whole', processes=2)
+    train_in_group(config, demos, tokenizer, tmp_path / 'whole', processes=2)
     out = tmp_path / 'cut'
     # A state of step 2 as an interruption leaves it: three processes' worth of files are gone.
     list(itertools.islice(run_two(config, demos, tokenizer, out), 3))
     assert 2 <= RunFolder(out, config.to_dict()).load_state()[0] < 6
-    torchrun(config, demos, tokenizer, out, processes=2)
+    train_in_group(config, demos, tokenizer, out, processes=2)
     assert same(weights(tmp_path / 'whole'), weights(out))
 
 
@@ -85,7 +93,7 @@ def run_two(config, demos, tokenizer, out):
 def test_sharded_over_two_processes_the_losses_are_the_same(tmp_path, demos, tokenizer, alone):
     config = _long(fsdp=True, steps=50, gradient_checkpointing=True)
     out = tmp_path / 'run'
-    torchrun(config, demos, tokenizer, out, processes=2)
+    train_in_group(config, demos, tokenizer, out, processes=2)
     assert np.abs(_losses(alone) - _losses(out)).max() < 1e-4
     policy = Policy.from_pretrained(out / 'checkpoint', device='cpu')
     assert np.isfinite(policy.predict(policy.make_example()).values).all()
@@ -96,12 +104,12 @@ def test_sharded_over_two_processes_the_losses_are_the_same(tmp_path, demos, tok
 @pytest.mark.slow
 def test_a_sharded_training_resumes_exactly(tmp_path, demos, tokenizer):
     config, out = small_config(fsdp=True), tmp_path / 'run'
-    torchrun(config, demos, tokenizer, out, processes=2)
+    train_in_group(config, demos, tokenizer, out, processes=2)
     expected = weights(out)
     assert RunFolder(out, config.to_dict()).load_state()[0] == 6
     again = tmp_path / 'again'
     list(itertools.islice(run_two(config, demos, tokenizer, again), 2))
-    torchrun(config, demos, tokenizer, again, processes=2)
+    train_in_group(config, demos, tokenizer, again, processes=2)
     assert same(expected, weights(again))
 
 

@@ -9,9 +9,9 @@ import pytest
 pytest.importorskip('rclpy')
 pytest.importorskip('faster_vla_msgs')
 
-from rclpy.context import Context
 from rclpy.executors import SingleThreadedExecutor
 from rclpy.node import Node
+from ros_contexts import kept_context
 from std_msgs.msg import Bool, String
 from std_srvs.srv import SetBool, Trigger
 
@@ -44,13 +44,13 @@ class Peer:
     """Another node, spinning in a thread: stands for dispatcher, policy and robot."""
 
     def __init__(self, name='policy_node', namespace=''):
-        self.context = Context()
-        self.context.init(domain_id=DOMAIN)
-        self.node = Node(name, context=self.context, namespace=namespace or None)
+        context = kept_context(DOMAIN)
+        self.node = Node(name, context=context, namespace=namespace or None)
         self.heard, self.asked = [], []
         self.refusal = ''
-        self.delay = 0.0
-        self._executor = SingleThreadedExecutor(context=self.context)
+        self.gate = threading.Event()  # services wait for it
+        self.gate.set()
+        self._executor = SingleThreadedExecutor(context=context)
         self._executor.add_node(self.node)
         self._stop = threading.Event()
         self._thread = threading.Thread(target=self._spin)
@@ -66,7 +66,7 @@ class Peer:
 
     def serve(self, kind, name):
         def answer(request, response):
-            time.sleep(self.delay)
+            self.gate.wait(PATIENT)
             self.asked.append((name, getattr(request, 'data', None)))
             response.success, response.message = not self.refusal, self.refusal
             return response
@@ -75,10 +75,10 @@ class Peer:
 
     def close(self):
         self._stop.set()
+        self.gate.set()
         self._thread.join()
         self._executor.shutdown()
         self.node.destroy_node()
-        self.context.shutdown()
 
 
 @pytest.fixture
@@ -160,7 +160,7 @@ def test_a_service_nobody_offers_is_named(session):
 def test_a_service_that_does_not_answer_is_given_up(session, peer):
     on_dispatcher(peer)
     session.trigger('/action_dispatcher/stop')
-    peer.delay = 1.5
+    peer.gate.clear()
     with pytest.raises(SessionError, match='no answer from the service /action_dispatcher/stop'):
         session.call(Trigger, '/action_dispatcher/stop', Trigger.Request(), timeout=SHORT)
 

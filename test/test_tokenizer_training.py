@@ -3,14 +3,12 @@
 import dataclasses
 import itertools
 import json
-import os
-import subprocess
-import sys
 
 import numpy as np
 import pytest
 from tiny_checkpoint import home_action, r1_lite, random_chunks, VQ, write_demos
 import torch
+from warm_processes import group
 import yaml
 
 from faster_core import paths
@@ -336,36 +334,17 @@ def test_wrong_settings_are_refused_with_what_was_found(fields, message):
         _config(**fields)
 
 
-def _torchrun(folder, processes):
-    """Train on two sets with one or more processes; returns the run folder."""
-    out = folder / f'run{processes}'
-    config = folder / 'config.yaml'
-    config.write_text(yaml.safe_dump(dataclasses.asdict(_two(steps=8, save_every=8))))
-    command = [sys.executable, '-m', 'torch.distributed.run', '--nnodes', '1']
-    command += ['--nproc-per-node', str(processes), '--master-addr', '127.0.0.1']
-    command += ['--master-port', str(29500 + os.getpid() % 1000), '--no-python', sys.executable]
-    command += ['-m', 'faster_vla_ros.cli', 'tokenizer', 'train', str(config)]
-    command += [x for path in (folder / 'one', folder / 'two') for x in ('--data', str(path))]
-    environment = {**os.environ, 'OMP_NUM_THREADS': '1', 'GLOO_SOCKET_IFNAME': 'lo'}
-    done = subprocess.run(
-        [*command, '--out', str(out)],
-        env=environment,
-        capture_output=True,
-        text=True,
-        timeout=240,
-        check=False,
-    )
-    assert done.returncode == 0, done.stderr[-3000:]
-    return out
-
-
 def test_two_processes_train_the_same_codebooks_as_one_on_the_joint_batch(tmp_path):
-    _sets(tmp_path)
-    one, two = (_torchrun(tmp_path, n) for n in (1, 2))
+    config = tmp_path / 'config.yaml'
+    config.write_text(yaml.safe_dump(dataclasses.asdict(_two(steps=8, save_every=8))))
+    command = ['faster_vla_ros.cli', 'tokenizer', 'train', str(config)]
+    command += [x for path in _sets(tmp_path) for x in ('--data', str(path))]
+    for count in (1, 2):
+        group(tmp_path, count, *command, '--out', str(tmp_path / f'run{count}'))
     for name in ('one', 'two'):
         alone, together = (
-            FasterVQ.from_pretrained(run / 'checkpoint' / name).model.state_dict()
-            for run in (one, two)
+            FasterVQ.from_pretrained(tmp_path / run / 'checkpoint' / name).model.state_dict()
+            for run in ('run1', 'run2')
         )
         for key, value in alone.items():
             # Rounding differs with the order of sums; Adam makes steps of it where gradients

@@ -7,10 +7,12 @@ import numpy as np
 import pytest
 from scipy.interpolate import CubicHermiteSpline
 
+from faster_core.embodiment import Embodiment
 from faster_core.errors import ConfigError
-from faster_core.execution.dispatcher import Dispatcher
+from faster_core.execution.dispatcher import Dispatcher, DispatcherConfig
 from faster_core.execution.limits import PositionLimiter
 from faster_core.execution.plan import Plan
+from faster_core.execution.state import Action
 from faster_core.execution.trajectory import brake, follow, peak_acceleration, peak_speed
 
 ARM = slice(0, 2)
@@ -87,6 +89,7 @@ def test_any_plan_becomes_a_trajectory_within_the_limits_between_its_points_too(
     assert (np.abs(curve(t, 1)) <= limits.max_velocity * 1.02 + 1e-9).all()
     assert (curve(t) >= limits.lower - 1e-3).all()
     assert (curve(t) <= limits.upper + 1e-3).all()
+    assert made.within_limits
     ends = np.concatenate([curve.x[:-1], curve.x[1:] - 1e-9])  # linear between
     # Two joints that stop within a millisecond stop together.
     slack = 1.05 + 2e-3 / np.tile(np.diff(curve.x), 2)[:, None]
@@ -291,18 +294,61 @@ def test_a_take_over_ends_a_running_trajectory_unless_the_other_one_commands_tha
     for shared in (False, True):
         rig = Rail()
         rig.drive(arm_speed=0.5)
-        rig.dispatcher.yield_to('teleop', rig.now, shared=shared)
+        rig.dispatcher.yield_to('teleop', rig.now, taken=['arm'] if shared else [])
         ways = [t.trajectories for t in rig.run(1.0) if t.trajectories]
         assert [list(w) for w in ways] == ([] if shared else [['arm']])
         assert shared or ways[0]['arm'].velocities[-1].tolist() == [0.0, 0.0]
         assert shared or ways[0]['arm'].times[-1] < 0.5
 
 
+def test_a_take_over_of_one_controller_ends_the_trajectory_at_the_other():
+    names = ('left', 'right')
+    both = Embodiment.from_text(
+        'name: two\naction_frequency: 10.0\naction_horizon: 8\ncameras: [head]\nstate:\n'
+        + ''.join(f'  - {{component: {n}, kind: joint_position, names: [j]}}\n' for n in names)
+        + 'action:\n'
+        + ''.join(f'  - {{component: {n}, kind: joint_position, names: [j]}}\n' for n in names)
+        + 'tokenizer_groups: [[left], [right]]\n'
+    )
+    limits = {'max_velocity': [2.0], 'max_acceleration': [8.0], 'max_start_offset': 0.3}
+    parameters = {'components': list(names), 'dispatch_rate': 50.0}
+    parameters |= {f'{n}.{key}': value for n in names for key, value in limits.items()}
+    rules = DispatcherConfig.from_parameters(parameters, both)
+    dispatcher = Dispatcher(both, rules, trajectories=names)
+    for name in names:
+        dispatcher.on_feedback(name, np.zeros(1), START)
+    dispatcher.enable(True, START)
+    values = 0.05 * np.arange(8)[:, None] * np.ones(2)
+    assert dispatcher.on_chunk(chunk(values, embodiment_checksum=both.checksum), START).accepted
+    for k in range(1, 16):
+        dispatcher.tick(START + TICK * k)
+    now = START + TICK * 16
+    dispatcher.yield_to('a goal of MoveIt', now, taken=['left'])
+    assert list(dispatcher.tick(now).trajectories) == ['right']
+    dispatcher.yield_to('a goal of MoveIt', now + TICK, taken=['left'])
+    assert not dispatcher.tick(now + TICK).trajectories
+
+
+def test_limits_that_no_trajectory_keeps_are_told_as_long_as_it_is_followed():
+    rig = Rail()
+    rig.drive(arm_speed=0.5)
+    ahead = float(rig.tick().commands['arm'][0])
+    rig.dispatcher.set_config(config(arm__position_limits=[-1.0, ahead - 0.1, -1.0, 1.0]))
+    first, *later = rig.run(0.2)
+    assert not first.trajectories['arm'].within_limits
+    for tick in (first, *later):
+        assert tick.state.action is Action.LIMIT
+        assert 'arm' in tick.state.components
+        assert 'no trajectory keeps the limits' in tick.state.message
+    rig.dispatcher.stop(rig.now)
+    assert 'no trajectory' not in rig.tick().state.message
+
+
 def test_a_stop_in_the_tick_of_a_take_over_ends_the_trajectory():
     rig = Rail()
     rig.drive(arm_speed=0.5)
     rig.dispatcher.stop(rig.now, 'estop')
-    rig.dispatcher.yield_to('teleop', rig.now, shared=True)
+    rig.dispatcher.yield_to('teleop', rig.now, taken=['arm'])
     way = rig.tick().trajectories['arm']
     assert way.times[-1] > 0.5 / 10.0  # braked, not brought to a halt at once
 
@@ -311,7 +357,7 @@ def test_a_chunk_in_the_tick_of_a_take_over_of_that_controller_sends_no_trajecto
     rig = Rail()
     rig.drive(arm_speed=0.5)
     assert rig.send().accepted
-    rig.dispatcher.yield_to('teleop', rig.now, shared=True)
+    rig.dispatcher.yield_to('teleop', rig.now, taken=['arm'])
     assert not rig.tick().trajectories
 
 

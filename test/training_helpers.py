@@ -3,7 +3,6 @@
 import dataclasses
 import json
 import os
-import socket
 import subprocess
 import sys
 
@@ -11,6 +10,7 @@ import numpy as np
 from safetensors.torch import load_file
 from tiny_checkpoint import MODEL, random_chunks, write_demos
 import torch
+from warm_processes import free_port, group
 import yaml
 
 from faster_core import paths
@@ -76,20 +76,28 @@ def still_demos(folder, seed=3):
 
 def torchrun(config, demos, tokenizer, out, *, processes, timeout=200):
     """Train with `faster-vla policy train` under torchrun; return stderr."""
-    values = {k: v for k, v in dataclasses.asdict(config).items() if v is not None}
-    file = out.parent / f'{out.name}.yaml'
-    file.write_text(yaml.safe_dump(json.loads(json.dumps(values))))
-    with socket.socket() as s:
-        s.bind(('127.0.0.1', 0))
-        port = s.getsockname()[1]
     command = [sys.executable, '-m', 'torch.distributed.run', '--nnodes', '1']
     command += ['--nproc-per-node', str(processes), '--master-addr', '127.0.0.1']
-    command += ['--master-port', str(port), '--no-python', sys.executable]
-    command += ['-m', 'faster_vla_ros.cli', 'policy', 'train', str(file)]
-    command += ['--demos', str(demos), '--tokenizer', str(tokenizer), '--out', str(out)]
+    command += ['--master-port', str(free_port()), '--no-python', sys.executable]
+    command += ['-m', *_command(config, demos, tokenizer, out)]
     environment = {**os.environ, 'OMP_NUM_THREADS': '1', 'GLOO_SOCKET_IFNAME': 'lo'}
     done = subprocess.run(
         command, env=environment, capture_output=True, text=True, timeout=timeout, check=False
     )
     assert done.returncode == 0, done.stderr[-3000:]
     return done.stderr
+
+
+def train_in_group(config, demos, tokenizer, out, *, processes):
+    """Train with the same command in processes that torchrun might have started."""
+    group(out.parent, processes, *_command(config, demos, tokenizer, out))
+
+
+def _command(config, demos, tokenizer, out):
+    values = {k: v for k, v in dataclasses.asdict(config).items() if v is not None}
+    file = out.parent / f'{out.name}.yaml'
+    file.write_text(yaml.safe_dump(json.loads(json.dumps(values))))
+    return (
+        *('faster_vla_ros.cli', 'policy', 'train', str(file)),
+        *('--demos', str(demos), '--tokenizer', str(tokenizer), '--out', str(out)),
+    )

@@ -13,7 +13,7 @@ Pure: no clock, no thread, no ROS. Every method takes `now`, seconds of the robo
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Callable, Collection, Iterable, Mapping
 import math
 
 import numpy as np
@@ -67,6 +67,9 @@ class Dispatcher:
         check_braking(config, self._trajectories)
         # Something else than before is to be done: a new plan, or none any more.
         self._turned = False
+        # Components whose controllers somebody else commands: no trajectory of ours goes there.
+        self._taken: frozenset[str] = frozenset()
+        self._exceeding: tuple[str, ...] = ()  # components whose trajectories exceed a limit
         self._switching, self._holding = step_columns(embodiment), held_columns(embodiment)
         self._feedback = Feedback(embodiment, config.feedback_timeout)
         self._admission = Admission(embodiment, config)
@@ -158,30 +161,24 @@ class Dispatcher:
             self._auto_enable = False
             self._disarm(why)
 
-    def yield_to(self, who: str, now: float, *, shared: bool = False) -> None:
+    def yield_to(self, who: str, now: float, *, taken: Collection[str] = ()) -> None:
         """Fall silent at once, as somebody else commands the robot; enable to move again.
 
         Set-points are not braked: two sources of commands would fight. A trajectory that a
-        controller follows is, unless the other one is `shared`: commands that controller.
-        A latched stop stays.
+        controller follows is, unless that component is `taken`: the other one commands the
+        controller. A latched stop stays, and one that was not sent yet goes out all the same.
         """
         self._advance(now)
-        turned = self._turned and bool(self._stop_reason)  # a stop goes out all the same
+        if not (self._turned and self._stop_reason):
+            self._taken |= frozenset(taken)
         if self._enabled or self._idle_since is not None:
             self._auto_enable = False
             self._disarm(f'taken over by {who}')
-        if shared:
-            self._turned = turned
         self._idle_since = None
         self._continuity.yielded()
         if self._motion is not None:
-            self._motion.stand(
-                [
-                    c.name
-                    for c in self._embodiment.action
-                    if (shared and not turned) or c.name not in self._trajectories
-                ]
-            )
+            braked = set(self._trajectories) - self._taken
+            self._motion.stand([c.name for c in self._embodiment.action if c.name not in braked])
 
     # --- what comes in ------------------------------------------------------------------------
 
@@ -286,10 +283,16 @@ class Dispatcher:
         plan = self._plan
         commands = {c.name: self._command(c.name) for c in self._embodiment.action}
         self._continuity.sent(commands)
+        trajectories = self._new_trajectories()
+        if self._exceeding and action in (Action.FOLLOW, Action.LIMIT):
+            action, found = Action.LIMIT, ', '.join(self._exceeding)
+            components = tuple(dict.fromkeys((*components, *self._exceeding)))
+            exceeded = f'no trajectory keeps the limits between its points: {found}'
+            message = f'{message}; {exceeded}' if message else exceeded
         return Tick(
             commands=commands,
             goals=self._goals(commands),
-            trajectories=self._new_trajectories(),
+            trajectories=trajectories,
             state=DispatcherSnapshot(
                 action=action,
                 enabled=self._enabled,
@@ -368,15 +371,19 @@ class Dispatcher:
     def _new_trajectories(self) -> dict[str, Trajectory]:
         """Return what replaces the trajectories sent before, if something turned."""
         turned, self._turned = self._turned, False
+        taken, self._taken = self._taken, frozenset()
         if not turned or self._motion is None:
             return {}
         tick = 1.0 / self._config.dispatch_rate
         lead = self._config.min_lead or self._embodiment.step_period
         plan = self._plan if self._covers() else None
-        return {
+        made = {
             name: self._motion.trajectory(name, plan, now=self._now, lead=lead, tick=tick)
             for name in self._trajectories
+            if name not in taken
         }
+        self._exceeding = tuple(name for name, t in made.items() if not t.within_limits)
+        return made
 
     # --- transitions --------------------------------------------------------------------------
 

@@ -43,11 +43,13 @@ class Trajectory:
         times: [K] seconds from now, strictly increasing, all later than now; K >= 1.
         positions: [K, d] rad or m.
         velocities: [K, d] rad/s or m/s; the last ones are zero.
+        within_limits: whether the cubic through them is, from where the set-point is.
     """
 
     times: np.ndarray
     positions: np.ndarray
     velocities: np.ndarray
+    within_limits: bool = True
 
 
 def follow(
@@ -62,6 +64,8 @@ def follow(
     """Return the rest of a plan as a trajectory within the limits, ending at rest.
 
     Its points are the rows, or those of the path if the cubic between rows would exceed a limit.
+    Where none is within them (the set-point moves outwards beyond a range that was narrowed, or
+    has to stop within two ticks before its end) it is the one that exceeds them least.
 
     Args:
         limiter: where the set-point is and how fast it moves; left as it is.
@@ -90,7 +94,7 @@ def follow(
                 return points
             if excess < least:
                 best, least = points, excess
-    return best
+    return dataclasses.replace(best, within_limits=False)
 
 
 def brake(limiter: PositionLimiter, *, lead: float) -> Trajectory:

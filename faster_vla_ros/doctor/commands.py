@@ -29,7 +29,7 @@ def check_commands(expected: Expected, snapshot: Snapshot) -> Iterator[Finding]:
             yield _action(c.name, name, message_type(output.action_type), snapshot)
         else:
             yield _listener(c.name, name, message_type(output.message_type), expected, snapshot)
-        for topic in ways_in(output, name)[0]:
+        for topic in ways_in(output, name).topics:
             yield from _rivals(c.name, topic, expected, snapshot)
 
 

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 import functools
 import time
 from typing import Any
@@ -11,6 +11,7 @@ from rclpy.node import Node
 
 from faster_vla_ros.interlocks.any_topic import AnyTopic
 from faster_vla_ros.interlocks.other_goals import OtherGoals
+from faster_vla_ros.outputs import Ways
 
 # Publishes zeros on the same topics when we are gone; never a rival.
 GUARD = 'guard'
@@ -32,8 +33,7 @@ class Takeover:
         node: Node,
         *,
         topics: Sequence[str],
-        own_topics: Sequence[str],
-        own_actions: Sequence[str] = (),
+        ways: Mapping[str, Ways],
         is_own_goal: Callable[[bytes], bool] = lambda _: False,
         timeout: float,
     ) -> None:
@@ -42,17 +42,19 @@ class Takeover:
         Args:
             node: the dispatcher.
             topics: on which any message is a take-over.
-            own_topics: on which nobody else may publish.
-            own_actions: full names of actions where nobody else may have a goal.
+            ways: component -> topics on which nobody else may publish, and actions where nobody
+                else may have a goal.
             is_own_goal: whether a goal's id is one of ours.
             timeout: seconds after the last message until motion may be enabled again.
         """
         self._node, self._timeout = node, timeout
-        self._own = [node.resolve_topic_name(t) for t in own_topics]
-        self._goals = [OtherGoals(node, a, is_own_goal) for a in own_actions]
+        self._ways = ways
+        self._own = list(dict.fromkeys(t for w in ways.values() for t in w.topics))
+        actions = dict.fromkeys(a for w in ways.values() for a in w.actions)
+        self._goals = {a: OtherGoals(node, a, is_own_goal) for a in actions}
         self._heard: dict[str, float] = {}
         self._topics = [AnyTopic(node, t, functools.partial(self._take, t)) for t in topics]
-        self._rival = ''
+        self._rivals: list[tuple[str, str]] = []  # (node, topic of ours on which it publishes)
         self._nameless: float | None = None  # since when nobody but nameless ones publish on ours
 
     def _take(self, topic: str, message: Any) -> None:
@@ -61,7 +63,7 @@ class Takeover:
 
     def look(self) -> None:
         """Look for publishers: of the declared topics to subscribe to, and of ours."""
-        for each in (*self._topics, *self._goals):
+        for each in (*self._topics, *self._goals.values()):
             each.look()
         rivals = [(name, t) for t in self._own for name in self._others_on(t)]
         named = [(name, t) for name, t in rivals if name != UNKNOWN]
@@ -71,8 +73,7 @@ class Takeover:
         elif self._nameless is None:
             self._nameless = now
         patient = self._nameless is None or now - self._nameless < PATIENCE
-        found = named if patient else rivals
-        self._rival = f'{found[0][0]}, which publishes on {found[0][1]}' if found else ''
+        self._rivals = named if patient else rivals
 
     def _others_on(self, topic: str) -> list[str]:
         own = (self._node.get_namespace(), self._node.get_name())
@@ -84,9 +85,15 @@ class Takeover:
         ]
 
     @property
-    def shared(self) -> bool:
-        """Whether who has taken over commands what we command."""
-        return bool(self._rival) or any(g.active for g in self._goals)
+    def taken(self) -> frozenset[str]:
+        """Components that somebody else commands by the same topic or controller."""
+        topics = {topic for _, topic in self._rivals}
+        actions = {action for action, goals in self._goals.items() if goals.active}
+        return frozenset(
+            name
+            for name, ways in self._ways.items()
+            if not topics.isdisjoint(ways.topics) or not actions.isdisjoint(ways.actions)
+        )
 
     @property
     def reason(self) -> str:
@@ -98,7 +105,9 @@ class Takeover:
         for topic, heard in self._heard.items():
             if now - heard <= self._timeout:
                 return f'{topic}, on which somebody commands'
-        for goals in self._goals:
+        for action, goals in self._goals.items():
             if goals.active:
-                return f'a goal of somebody else at {goals.action}'
-        return self._rival
+                return f'a goal of somebody else at {action}'
+        for name, topic in self._rivals:
+            return f'{name}, which publishes on {topic}'
+        return ''

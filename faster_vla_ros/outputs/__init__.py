@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from typing import NamedTuple
+
 from faster_core.embodiment import Component
 from faster_core.errors import ConfigError
 from faster_vla_ros.outputs.float64_array import Float64Array
@@ -14,7 +16,7 @@ from faster_vla_ros.outputs.protocol import is_action, Output, OutputConfig, TRA
 from faster_vla_ros.outputs.twist import TwistOutput
 from faster_vla_ros.outputs.twist_stamped import TwistStampedOutput
 
-__all__ = ['NONE', 'OUTPUTS', 'Output', 'OutputConfig', 'create', 'keys', 'ways_in']
+__all__ = ['NONE', 'OUTPUTS', 'Output', 'OutputConfig', 'Ways', 'create', 'keys', 'ways_in']
 
 # Topic and action of joint_trajectory_controller, below its name.
 _TRAJECTORY_WAYS = ('joint_trajectory', 'follow_joint_trajectory')
@@ -30,6 +32,13 @@ OUTPUTS: dict[str, type[Output]] = {
     'twist': TwistOutput,
     'float64_array': Float64Array,
 }
+
+
+class Ways(NamedTuple):
+    """Full names of topics and actions by which something can be commanded."""
+
+    topics: tuple[str, ...] = ()
+    actions: tuple[str, ...] = ()
 
 
 def keys(output: str, component: str) -> tuple[str, ...]:
@@ -54,8 +63,8 @@ def create(output: str, component: Component, config: OutputConfig) -> Output | 
     return None if output == NONE else OUTPUTS[output](component, config)
 
 
-def ways_in(output: Output, name: str) -> tuple[list[str], list[str]]:
-    """Return the topics and actions by which anybody can command what an output commands.
+def ways_in(output: Output, name: str) -> Ways:
+    """Return by which topics and actions anybody can command what an output commands.
 
     A joint_trajectory_controller takes trajectories by both.
 
@@ -66,5 +75,5 @@ def ways_in(output: Output, name: str) -> tuple[list[str], list[str]]:
     controller, _, last = name.rpartition('/')
     if output.TAKES == TRAJECTORY and last in _TRAJECTORY_WAYS:
         topic, action = _TRAJECTORY_WAYS
-        return [f'{controller}/{topic}'], [f'{controller}/{action}']
-    return ([], [name]) if is_action(output) else ([name], [])
+        return Ways((f'{controller}/{topic}',), (f'{controller}/{action}',))
+    return Ways(actions=(name,)) if is_action(output) else Ways(topics=(name,))
