@@ -103,6 +103,7 @@ class GraphDescription:
             namespace=namespace,
             rviz=self._layout() if values['rviz'] else None,
             simulated=simulated and simulated.parameters,
+            use_sim_time=values['use_sim_time'],
             warnings=tuple(warnings),
         )
 

@@ -55,6 +55,7 @@ class Graph:
         rviz: layout for RViz, to be shown beside the nodes; None: not wanted.
         simulated: parameters of the simulated robot, to describe it (`faster_core/sim/urdf.py`);
             None without one.
+        use_sim_time: whether the nodes go by /clock.
         warnings: sentences for whoever starts it.
     """
 
@@ -65,6 +66,7 @@ class Graph:
     namespace: str = ''
     rviz: pathlib.Path | None = None
     simulated: Mapping[str, Any] | None = None
+    use_sim_time: bool = False
     warnings: tuple[str, ...] = ()
 
     def node(self, name: str) -> NodeSpec:

@@ -103,12 +103,13 @@ def _description(graph: Graph) -> list[Node]:
         return []
     from faster_core.sim.urdf import description
 
+    clock = {'use_sim_time': graph.use_sim_time}
     return [
         Node(
             package='robot_state_publisher',
             executable='robot_state_publisher',
             namespace=graph.namespace,
-            parameters=[_typed({'robot_description': description(graph.simulated)})],
+            parameters=[_typed({'robot_description': description(graph.simulated), **clock})],
             remappings=[*_OF_SIMULATED, *(_TF if graph.namespace else [])],
             output='screen',
         )
@@ -126,6 +127,7 @@ def _rviz(graph: Graph) -> list[Node]:
             executable='rviz2',
             namespace=graph.namespace,
             arguments=['-d', str(graph.rviz)],
+            parameters=[{'use_sim_time': graph.use_sim_time}],
             remappings=_TF if graph.namespace else [],
             output='screen',
         )

@@ -37,11 +37,9 @@ NODES = ['mujoco_robot', 'action_dispatcher']
 TURN = 0.1  # rad, of the first joint of every arm
 AT_REST = 1e-3  # rad, how far a joint at rest may move
 LOADED = 0.25  # s that a busy machine takes for the simulated robot or for us
-FIRST = [
-    ('single_arm', {'robot': 'franka_fr3', 'namespace': 'robot1'}),
-    ('dual_arm', {'dialect': 'isaac'}),
-]
+FIRST = [('dual_arm', {'dialect': 'isaac'})]
 REST = [
+    ('single_arm', {'robot': 'franka_fr3'}),
     ('single_arm', {'robot': 'ur5e'}),
     ('single_arm', {'robot': 'ur5e', 'dialect': 'isaac'}),
     ('single_arm', {'robot': 'franka_fr3', 'dialect': 'isaac'}),
@@ -81,10 +79,11 @@ class Running:
         firsts: first joint of every arm.
         seen: what is measured.
         reports: on chunks.
+        sent: number of chunks.
     """
 
     def __init__(self, graph, run, session):
-        self.run, self.session, self._sequence = run, session, 0
+        self.run, self.session, self.sent = run, session, 0
         dispatcher = graph.node('action_dispatcher')
         self.embodiment = Embodiment.load(dispatcher.parameters['embodiment'])
         given = parameters(dispatcher.parameter_files[0], 'action_dispatcher')
@@ -122,14 +121,14 @@ class Running:
         """Send chunks until all arms have turned so far; returns when the last row is due (s)."""
         began = time.monotonic()
         while time.monotonic() - began < PATIENCE:
-            self._sequence += 1
+            self.sent += 1
             period = self.embodiment.step_period
             chunk = ActionChunk(
                 values=rows(self.embodiment, self.joints, self.start),
                 stamp=self.session.now_ns() * 1e-9 - 0.02,
                 first_step_offset=period,
                 step_period=period,
-                sequence_id=self._sequence,
+                sequence_id=self.sent,
                 embodiment_checksum=self.embodiment.checksum,
             )
             self._chunks.publish(chunk_to_message(chunk, self.embodiment))
@@ -162,6 +161,22 @@ def moves(name, arguments):
 @pytest.mark.parametrize(('name', 'arguments'), FIRST, ids=str)
 def test_a_chunk_turns_every_arm_of_a_simulated_robot(name, arguments):
     moves(name, arguments)
+
+
+def test_of_two_robots_under_namespaces_each_follows_its_own_chunks_only():
+    with (
+        running('single_arm', {'robot': 'franka_fr3', 'namespace': 'robot1'}) as one,
+        running('single_arm', {'robot': 'ur5e', 'namespace': 'robot2'}) as two,
+    ):
+        one.turn(0.8)
+        two.session.spin(0.2)
+        assert all(abs(two.seen.positions[j] - at) < 0.01 for j, at in two.start.items())
+        assert not two.reports
+        two.turn(0.8)
+        assert one.turned(0.8)
+        assert len(one.reports) == one.sent
+        endings = one.run.stop() + two.run.stop()
+    assert all(e.clean for e in endings), endings
 
 
 @pytest.mark.slow

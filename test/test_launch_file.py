@@ -273,13 +273,14 @@ JOINTS = [('single_arm', 'fr3_joint1'), ('dual_arm', 'waist'), (R1_LITE, 'left_a
 def test_a_simulated_robot_is_described_where_robot_state_publisher_is_installed(
     recorders, name, joint
 ):
-    values = {'nodes': 'mujoco_robot', 'namespace': 'robot1'}
+    values = {'nodes': 'mujoco_robot', 'namespace': 'robot1', 'use_sim_time': 'true'}
     assert [n.package for n in described(values, name)[2]] == [PACKAGE]
     recorders.add('robot_state_publisher')
     robot, publisher = described(values, name)[2]
     assert robot.executable == 'mujoco_robot'
     assert publisher.package == publisher.executable == 'robot_state_publisher'
     assert joint in publisher.parameters[0]['robot_description'].value
+    assert publisher.parameters[0]['use_sim_time'] is True
     assert publisher.namespace == '/robot1'
     assert dict(publisher.remappings) == {
         'joint_states': 'mujoco_robot/joint_states',
@@ -311,6 +312,7 @@ def test_rviz_starts_with_the_graphs_layout_if_it_is_wanted_and_there(recorders,
     recorders.add('rviz2')
     *_, rviz = described(values, name)[2]
     assert (rviz.package, rviz.executable) == ('rviz2', 'rviz2')
+    assert rviz.parameters == [{'use_sim_time': False}]
     assert rviz.arguments == ['-d', str(ROOT / 'config' / 'rviz' / f'{name}.rviz')]
     assert not hasattr(rviz, 'on_exit'), 'closing its window must not end the robot'
 

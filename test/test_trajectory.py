@@ -1,5 +1,7 @@
 """Plans as trajectories: in the future, ending at rest, within limits between points too."""
 
+import dataclasses
+
 from execution_helpers import chunk, config, PERIOD, Rig, rows, START, TICK, TOY
 from hypothesis import given, settings
 from hypothesis import strategies as st
@@ -91,9 +93,33 @@ def test_any_plan_becomes_a_trajectory_within_the_limits_between_its_points_too(
     assert (curve(t) <= limits.upper + 1e-3).all()
     assert made.within_limits
     ends = np.concatenate([curve.x[:-1], curve.x[1:] - 1e-9])  # linear between
-    # Two joints that stop within a millisecond stop together.
-    slack = 1.05 + 2e-3 / np.tile(np.diff(curve.x), 2)[:, None]
-    assert (np.abs(curve(ends, 2)) <= limits.max_acceleration * slack).all()
+    assert (np.abs(curve(ends, 2)) <= limits.max_acceleration * 1.011).all()
+
+
+@given(
+    speed=st.tuples(*[st.floats(-1.0, 1.0)] * 3),
+    apart=st.tuples(*[st.floats(-2e-3, 2e-3)] * 3),
+)
+@settings(max_examples=200, deadline=None)
+def test_joints_that_stop_within_a_moment_brake_within_their_limits(speed, apart):
+    # Stops at almost one time, which are told as one.
+    stops = np.maximum(abs(speed[0]) / 4.0 + np.array(apart), 0.0)
+    start = limiter()
+    start.config = dataclasses.replace(
+        start.config,
+        max_acceleration=np.full(3, 4.0),
+        max_velocity=np.full(3, 2.0),
+        lower=np.full(3, -1.0),
+        upper=np.full(3, 1.0),
+    )
+    start.position, start.velocity = np.zeros(3), np.sign(speed) * 4.0 * stops
+    made = brake(start, lead=PERIOD)
+    sane(made, 0.0)
+    curve = spline(made, start)
+    ends = np.concatenate([curve.x[:-1], curve.x[1:] - 1e-9])
+    assert (np.abs(curve(ends, 2)) <= 4.0 * 1.001).all()
+    resting = start.velocity * np.abs(start.velocity) / 8.0
+    assert np.abs(made.positions[-1] - resting).max() < 1e-3
 
 
 @given(

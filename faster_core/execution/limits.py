@@ -98,26 +98,24 @@ class PositionLimiter:
     def way_to_rest(self, lead: float) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
         """Return times [K], positions [K, d] and velocities [K, d] of braking from now on.
 
-        Every dimension ends at x + v |v| / 2a after |v| / a seconds. Without acceleration limits,
-        and for what stands already, that is one point `lead` seconds from now.
+        Every dimension ends at x + v |v| / 2a after |v| / a seconds, or with the next one up to
+        `SAME_TIME` later, braking as much more gently. Without acceleration limits, and for what
+        stands already, that is one point `lead` seconds from now.
         """
-        x, v, a = self.position, self.velocity, self.config.max_acceleration
-        ends = [float(t) for t in np.unique(np.abs(v) / a) if t > SAME_TIME] or [lead]
-        # Of several that are one the last counts: by then all of them stand.
-        ends = [
-            t for t, later in zip(ends, [*ends[1:], np.inf], strict=True) if later - t > SAME_TIME
-        ]
-        left = [np.maximum(np.abs(v) - a * t, 0.0) for t in ends]
-        left[-1] = np.zeros_like(v)
-        ways = [
-            np.sign(v) * (np.abs(v) + rest) / 2.0 * np.minimum(t, np.abs(v) / a)
-            for t, rest in zip(ends, left, strict=True)
-        ]
-        return (
-            np.array(ends),
-            np.array([self._in_range(x + way) for way in ways]),
-            np.array([np.sign(v) * rest for rest in left]),
-        )
+        x, v = self.position, self.velocity
+        stops = np.abs(v) / self.config.max_acceleration
+        ends: list[float] = []  # from the last one on
+        for t in np.unique(np.maximum(stops[stops > 0], SAME_TIME))[::-1]:
+            if not ends or ends[-1] - t > SAME_TIME:
+                ends.append(float(t))
+        times = np.array(ends[::-1] or [lead])
+        own = times[np.searchsorted(times, stops)]
+        t = times[:, None]
+        left = np.abs(v) * np.maximum(1.0 - t / own, 0.0)
+        ways = np.sign(v) * (np.abs(v) + left) / 2.0 * np.minimum(t, own)
+        if not ends:
+            left, ways = np.zeros((1, len(x))), np.zeros((1, len(x)))
+        return times, self._in_range(x + ways), np.sign(v) * left
 
     def _in_range(self, place: np.ndarray) -> np.ndarray:
         """Return a place in the range; a start outside of it is not jumped back from."""
