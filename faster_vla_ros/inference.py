@@ -38,8 +38,8 @@ class PolicyLike(Protocol):
     def reset(self, seed: int | None = None) -> None:
         """Start anew."""
 
-    def warmup(self, iterations: int = 3) -> None:
-        """Run a few inferences."""
+    def warmup(self, iterations: int = 3, *, coarse: bool = False) -> None:
+        """Run a few inferences; `coarse`: with `on_chunk`."""
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)

@@ -104,7 +104,9 @@ class PolicyNode(LifecycleNode):
             if hasattr(self.policy, 'close'):
                 self._endpoints.callback(self.policy.close)
             check_robot(self.config, self.policy.embodiment)
-            self.policy.warmup(self.config['warmup_iterations'])
+            self.policy.warmup(
+                self.config['warmup_iterations'], coarse=self.config['publish_coarse']
+            )
             self._create_endpoints()
         except FasterVlaError as e:
             return self._failed(str(e))

@@ -79,5 +79,5 @@ class FakePolicy:
     def reset(self, seed=None):
         self.resets.append(threading.current_thread().name)
 
-    def warmup(self, iterations=3):
-        self.warmups.append(iterations)
+    def warmup(self, iterations=3, coarse=False):
+        self.warmups.append((iterations, coarse))

@@ -56,6 +56,9 @@ def _assert_same(parts, engine, count=4, **options):
         assert np.allclose(expected.log_prob, found.log_prob, atol=1e-3)
         assert np.allclose(expected.entropy, found.entropy, atol=1e-3)
         seen.append(expected.codes)
+        if not options:  # also where it can do all at once
+            staged = other.predict(observation, staged=True)
+            assert np.array_equal(expected.codes, staged.codes)
     assert len({c.tobytes() for c in seen}) == count
 
 
@@ -82,7 +85,7 @@ def test_engines_give_the_codes_of_the_oracle_with_pretrained_backbones(folders,
     if (engine, family) == ('openvino', 'qwen2_5_vl'):
         # Its vision tower sorts patches into windows with Python lists: not convertible.
         policy = Policy(parts(), device='cpu', engine=engine)
-        with pytest.raises(ConfigError, match='openvino cannot run VisionStep'):
+        with pytest.raises(ConfigError, match='openvino cannot run WholeStep'):
             policy.warmup()
         return
     _assert_same(parts, engine, count=2)
@@ -99,6 +102,7 @@ def test_the_shipped_policy_gives_the_codes_of_the_oracle(engine):
         Policy.from_pretrained(paths.demo_checkpoint(), device='cpu', engine=name)
         for name in ('eager', engine)
     )
+    assert other.whole == (engine == 'openvino')
     for observation in _observations(oracle, 20):
         expected, found = oracle.predict(observation), other.predict(observation)
         assert np.array_equal(expected.codes, found.codes)

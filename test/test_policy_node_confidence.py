@@ -107,6 +107,7 @@ def test_goal_that_ends_for_low_confidence_names_both_numbers(context):
 @pytest.fixture
 def coarse(context):
     with h.rig(context, publish_coarse=True) as r:
+        assert r.policy.warmups == [(1, True)]
         r.policy.coarse = [values(r, 0.1), values(r, 0.2)]
         yield r
 

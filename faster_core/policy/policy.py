@@ -145,11 +145,16 @@ class Policy:
             instruction=self._parts.text.known_words(),
         )
 
-    def warmup(self, iterations: int = 3) -> None:
-        """Run a few inferences so that the first real one is not slow."""
-        example = self.make_example()
+    def warmup(self, iterations: int = 3, *, coarse: bool = False) -> None:
+        """Run a few inferences so that the first real one is not slow.
+
+        Args:
+            iterations: how many.
+            coarse: `on_chunk` will be given: an engine that runs all as one needs its stages then.
+        """
+        example, on_chunk = self.make_example(), (lambda _: None) if coarse else None
         for _ in range(iterations):
-            self.predict(example)
+            self.predict(example, on_chunk=on_chunk)
         self.reset()
 
     @torch.inference_mode()

@@ -200,13 +200,15 @@ class RemotePolicy:
             wire.fields(result, 'result', observation=dict)['observation']
         )
 
-    def warmup(self, iterations: int = 3) -> None:
-        """Run a few inferences over the whole way, then `reset`."""
+    def warmup(self, iterations: int = 3, *, coarse: bool = False) -> None:
+        """Run a few inferences over the whole way, then `reset` (`Policy.warmup`)."""
         if not iterations:
             return
-        example = self.make_example()
+        example, on_chunk = self.make_example(), (lambda _: None) if coarse else None
         for _ in range(iterations):
-            self.predict(example, timeout=max(self._timeout, WARMUP_TIMEOUT))
+            self.predict(
+                example, on_chunk=on_chunk, timeout=max(self._timeout, WARMUP_TIMEOUT)
+            )
         self.reset()
 
     def reset(self, seed: int | None = None) -> None:

@@ -73,7 +73,7 @@ class SleepingPolicy:
     def reset(self, seed: int | None = None) -> None:
         """Keep nothing."""
 
-    def warmup(self, iterations: int = 3) -> None:
+    def warmup(self, iterations: int = 3, *, coarse: bool = False) -> None:
         """Need nothing."""
 
 

@@ -1,4 +1,8 @@
-"""OpenVINO: every step converted once and run by its CPU plugin, in float32."""
+"""OpenVINO: the whole inference, and every step, converted once and run by its CPU plugin.
+
+In float32. As one graph it is spared the copies of keys and values between its passes. Steps are
+converted when they are used: for decoding that stops early and for measuring them.
+"""
 
 from __future__ import annotations
 
@@ -13,6 +17,9 @@ from faster_core.policy.engines.stepwise import Step, StepEngine
 from faster_core.policy.flow import FlowVla
 from faster_core.policy.model import FasterVla
 from faster_core.tokenizer.interface import ActionTokenizer
+
+# Passes that are unrolled into one graph at most: it takes long to convert.
+MOST_PASSES = 16
 
 
 class OpenVinoEngine(StepEngine):
@@ -35,6 +42,8 @@ class OpenVinoEngine(StepEngine):
             )
         self._openvino, self._core = openvino, openvino.Core()
         super().__init__(model, tokenizer)
+        passes = model.num_blocks if self._codes else model.config.flow_steps
+        self.whole = self.can_unroll and passes <= MOST_PASSES
 
     def compile(self, step: nn.Module, example: Sequence[torch.Tensor]) -> Step:
         """Trace, convert and compile for fixed shapes."""
@@ -45,7 +54,8 @@ class OpenVinoEngine(StepEngine):
                 warnings.simplefilter('ignore', FutureWarning)
                 warnings.simplefilter('ignore', DeprecationWarning)
                 copies = tuple(tensor.clone() for tensor in example)
-                converted = self._openvino.convert_model(step, example_input=copies)
+                traced = torch.jit.trace(step, copies, strict=False, check_trace=False)
+                converted = self._openvino.convert_model(traced, example_input=copies)
             converted.reshape({i: list(t.shape) for i, t in enumerate(example)})
         except Exception as e:  # whatever tracing or conversion stumbles over
             raise ConfigError(f'engine openvino cannot run {type(step).__name__}: {e}') from e

@@ -11,9 +11,9 @@ import torch
 from torch import nn
 
 from faster_core.decoding.blockwise import Block, decode
-from faster_core.decoding.sampling import SamplingConfig
+from faster_core.decoding.sampling import gumbel, SamplingConfig
 from faster_core.policy.engines import steps
-from faster_core.policy.engines.base import Engine, ModelInputs
+from faster_core.policy.engines.base import Engine, ModelInputs, WholeResult
 from faster_core.policy.flow import FlowVla
 from faster_core.policy.model import FasterVla
 from faster_core.tokenizer.interface import ActionTokenizer
@@ -35,6 +35,7 @@ class StepEngine(Engine):
         self._codes = model.config.head == 'codes'
         self._steps: dict[str, Step] = {}
         self._vq: Step | None = None
+        self._whole: tuple[SamplingConfig, Step] | None = None
         self._indices = torch.arange(model.num_blocks if self._codes else 0)[:, None]
         self._indices = self._indices.to(self.device)
         self._keys = self._values = self._valid = self._last = torch.empty(0)
@@ -42,6 +43,11 @@ class StepEngine(Engine):
             shape = (tokenizer.config.num_levels, 1, *tokenizer.config.latent_shape)
             codes = torch.zeros(shape, dtype=torch.int64, device=self.device)
             self._vq = self._step('vq', lambda _: steps.VqStep(tokenizer.model), (codes,))
+
+    @property
+    def can_unroll(self) -> bool:
+        """Whether all passes can be one step: strings of codes end only when they end."""
+        return not self._codes or isinstance(self.tokenizer, RvqTokenizer)
 
     @abc.abstractmethod
     def compile(self, step: nn.Module, example: Sequence[torch.Tensor]) -> Step:
@@ -135,6 +141,54 @@ class StepEngine(Engine):
         # A step's results may be buffers that its next run overwrites.
         return logits.clone()
 
+    def run(
+        self,
+        inputs: ModelInputs,
+        sampling: SamplingConfig,
+        generator: torch.Generator | None = None,
+    ) -> WholeResult:
+        """Run the whole inference as one step."""
+        arguments = self._arguments(inputs, sampling, generator)
+        if self._whole is None or self._whole[0] != sampling:
+            vq = self.tokenizer if self._codes else None
+            whole = steps.WholeStep(self.model, vq, sampling).to(self.device).eval()
+            self._whole = (sampling, self.compile(whole, arguments))
+        chunk, tokens, logits = self._whole[1](*arguments)
+        values: np.ndarray = chunk[0].float().cpu().numpy()
+        # The next run overwrites what it gives.
+        return WholeResult(chunk=values.copy(), tokens=tokens.clone(), logits=logits.clone())
+
+    def _arguments(
+        self,
+        inputs: ModelInputs,
+        sampling: SamplingConfig,
+        generator: torch.Generator | None,
+    ) -> tuple[torch.Tensor, ...]:
+        model = self.model
+        if self._codes:
+            top_k = min(sampling.top_k, model.layout.codebook_size)
+            shape = (model.num_blocks, 1, model.block_size, top_k)
+            if sampling.temperature == 0.0:
+                noise = torch.zeros(1, device=self.device)
+            else:
+                noise = gumbel(shape, generator, self.device)
+        else:
+            noise = torch.randn(
+                (1, model.horizon, model.action_dim),
+                generator=generator,
+                device=self.device,
+                dtype=self.dtype,
+            )
+        present = self._present(inputs)
+        return (
+            inputs.pixels,
+            inputs.text_ids,
+            inputs.text_valid,
+            inputs.state,
+            present,
+            noise,
+        )
+
 
 class _Blocks:
     """An engine as the model that `decode` asks for logits."""
@@ -144,12 +198,6 @@ class _Blocks:
         self.num_tokens, self.block_size = model.num_tokens, model.block_size
         self.begin_token, self.end_code = model.begin_token, model.end_code
         self.token_offset = model.token_offset
-
-    def detokenize(self, codes: np.ndarray, num_levels: int | None = None) -> np.ndarray:
-        """Return the chunk [H, D], SI units, of codes of one chunk."""
-        if self._vq is None:
-            return super().detokenize(codes, num_levels)
-        return self.tokenizer.decode(codes, num_levels, decoder=self._vq)
 
     def block_logits(self, inputs: torch.Tensor, block: int, prefix: object) -> torch.Tensor:
         return self._engine.block_logits(inputs, block)
