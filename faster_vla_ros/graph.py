@@ -237,11 +237,6 @@ def _simulated(robot: Robot, values: Mapping[str, Any]) -> SimulatedRobot | None
                 'give its params_file, e.g. gazebo/franka_fr3.yaml'
             )
         return None
-    if not robot.simulated:
-        raise ConfigError(
-            f'robot {robot.name}: expected one that mujoco_robot plays, or sim false; there is no '
-            'model of it'
-        )
     return robot.simulated[values.get('dialect', next(iter(robot.simulated)))]
 
 

@@ -31,7 +31,7 @@ class Robot:
         embodiment: below `config/embodiments`, without its ending; of the dispatcher where no
             checkpoint says otherwise.
         parameter_file: below `config/robots`, for the real one.
-        simulated: dialect -> how it is played; the first is the default; empty: not at all.
+        simulated: dialect -> how it is played; the first is the default.
         guarded: it has a base that may drive on when the dispatcher disappears.
         guarded_in_simulation: so has the simulated one.
     """
@@ -39,7 +39,7 @@ class Robot:
     name: str
     embodiment: str
     parameter_file: str
-    simulated: Mapping[str, SimulatedRobot] = dataclasses.field(default_factory=dict)
+    simulated: Mapping[str, SimulatedRobot]
     guarded: bool = False
     guarded_in_simulation: bool = False
 
@@ -90,7 +90,12 @@ SINGLE_ARM = GraphRobots(
             parameter_file='ur5e.yaml',
             simulated=_table_robot('ur5e', {'robot': 'single_arm', 'arm_model': 'ur5e'}),
         ),
-        Robot(name='xarm7', embodiment='xarm7', parameter_file='xarm7.yaml'),
+        Robot(
+            name='xarm7',
+            embodiment='xarm7',
+            parameter_file='xarm7.yaml',
+            simulated=_table_robot('xarm7', {'robot': 'single_arm', 'arm_model': 'xarm7'}),
+        ),
     ),
 )
 DUAL_ARM = GraphRobots(
@@ -101,9 +106,14 @@ DUAL_ARM = GraphRobots(
             name='aloha',
             embodiment='aloha_stationary',
             parameter_file='aloha.yaml',
-            simulated=_table_robot('aloha', {'robot': 'dual_arm'}),
+            simulated=_table_robot('aloha', {'robot': 'dual_arm', 'arm_model': 'vx300s'}),
         ),
-        Robot(name='trossen', embodiment='trossen_stationary', parameter_file='trossen.yaml'),
+        Robot(
+            name='trossen',
+            embodiment='trossen_stationary',
+            parameter_file='trossen.yaml',
+            simulated=_table_robot('trossen', {'robot': 'dual_arm', 'arm_model': 'wxai'}),
+        ),
     ),
 )
 R1LITE_WBC = GraphRobots(

@@ -32,7 +32,7 @@ from std_msgs.msg import Bool, Float32
 
 from faster_core.errors import ConfigError, FasterVlaError
 from faster_core.sim.realtime import RealTimeConfig, RealTimeRobot
-from faster_core.sim.robot import make_robot, ROBOTS
+from faster_core.sim.robot import DEFAULT_ARMS, make_robot, ROBOTS
 from faster_vla_msgs.srv import ResetEpisode
 from faster_vla_ros import parameters
 from faster_vla_ros.dialects.dialect import Dialect
@@ -55,7 +55,9 @@ _SIZE = 'width, height in pixels'
 CHOICES = {
     'robot': Spec(type=str, default='r1_lite', one_of=tuple(ROBOTS), help='which robot'),
     'arm_model': Spec(
-        type=str, default='fr3', one_of=('fr3', 'ur5e'), help='of the single arm: fr3 or ur5e'
+        type=str,
+        default='',
+        help='of single_arm: fr3 (default), ur5e, xarm7; of dual_arm: vx300s (default), wxai',
     ),
     'dialect': Spec(
         type=str,
@@ -277,6 +279,7 @@ class MujocoRobot(Node):
 def _choose(given: dict[str, Any]) -> dict[str, str]:
     """Return robot, arm and dialect; ConfigError where they do not go together."""
     choice = {n: spec.check(n, given.get(n, spec.default)) for n, spec in CHOICES.items()}
+    choice['arm_model'] = choice['arm_model'] or DEFAULT_ARMS.get(choice['robot'], '')
     is_r1 = choice['robot'] == 'r1_lite'
     choice['dialect'] = choice['dialect'] or ('vendor' if is_r1 else 'ros2_control')
     if choice['dialect'] == 'vendor' and not is_r1:

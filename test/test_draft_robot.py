@@ -394,7 +394,13 @@ def test_a_file_that_is_far_too_large_is_not_read(tmp_path, monkeypatch):
     [
         ({'robot': 'single_arm', 'arm_model': 'fr3'}, (), 'franka_fr3'),
         ({'robot': 'single_arm', 'arm_model': 'ur5e'}, (), 'ur5e'),
+        ({'robot': 'single_arm', 'arm_model': 'xarm7'}, (), 'xarm7'),
         ({'robot': 'dual_arm'}, ('left_hand', 'right_hand'), 'aloha_stationary'),
+        (
+            {'robot': 'dual_arm', 'arm_model': 'wxai'},
+            ('left_hand', 'right_hand'),
+            'trossen_stationary',
+        ),
     ],
 )
 def test_a_simulated_arm_is_drafted_as_the_shipped_embodiment_lays_it_out(

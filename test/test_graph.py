@@ -25,10 +25,14 @@ ARMS = {'single_arm': ('franka_fr3', 'ur5e', 'xarm7'), 'dual_arm': ('aloha', 'tr
 SIMULATED = [
     ('single_arm', {'robot': 'franka_fr3'}),
     ('single_arm', {'robot': 'ur5e'}),
+    ('single_arm', {'robot': 'xarm7'}),
     ('single_arm', {'robot': 'franka_fr3', 'dialect': 'isaac'}),
     ('single_arm', {'robot': 'ur5e', 'dialect': 'isaac'}),
+    ('single_arm', {'robot': 'xarm7', 'dialect': 'isaac'}),
     ('dual_arm', {'robot': 'aloha'}),
+    ('dual_arm', {'robot': 'trossen'}),
     ('dual_arm', {'robot': 'aloha', 'dialect': 'isaac'}),
+    ('dual_arm', {'robot': 'trossen', 'dialect': 'isaac'}),
     ('r1lite_wbc', {}),
 ]
 REAL = [('r1lite_wbc', {})] + [(g, {'robot': r}) for g, names in ARMS.items() for r in names]
@@ -286,11 +290,10 @@ def test_a_real_robot_has_its_own_file_and_waits_to_be_enabled(graph, arguments)
     assert dispatcher.parameters['require_enable'] is True
 
 
-@pytest.mark.parametrize(('graph', 'robot'), [('single_arm', 'xarm7'), ('dual_arm', 'trossen')])
-def test_a_robot_without_a_model_is_real_or_refused(graph, robot):
-    with pytest.raises(ConfigError, match=f'robot {robot}: expected one that mujoco_robot plays'):
-        GRAPHS[graph](robot=robot, nodes=['mujoco_robot'])
-    assert GRAPHS[graph](robot=robot, sim=False, nodes=['action_dispatcher']).nodes
+@pytest.mark.parametrize('graph', ARMS)
+def test_another_dialect_is_refused_and_the_known_ones_are_named(graph):
+    with pytest.raises(ConfigError, match=r'dialect: .* ros2_control, isaac, found .vendor'):
+        GRAPHS[graph](dialect='vendor', nodes=['mujoco_robot'])
 
 
 def test_another_robot_is_refused_and_the_known_ones_are_named():

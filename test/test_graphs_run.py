@@ -43,7 +43,11 @@ REST = [
     ('single_arm', {'robot': 'ur5e'}),
     ('single_arm', {'robot': 'ur5e', 'dialect': 'isaac'}),
     ('single_arm', {'robot': 'franka_fr3', 'dialect': 'isaac'}),
+    ('single_arm', {'robot': 'xarm7'}),
+    ('single_arm', {'robot': 'xarm7', 'dialect': 'isaac'}),
     ('dual_arm', {}),
+    ('dual_arm', {'robot': 'trossen'}),
+    ('dual_arm', {'robot': 'trossen', 'dialect': 'isaac'}),
 ]
 
 

@@ -34,9 +34,11 @@ ARGUMENT_SETS = [
     ('single_arm', {}),
     ('single_arm', {'nodes': 'mujoco_robot, action_dispatcher'}),
     ('single_arm', {'robot': 'xarm7', 'sim': 'false', 'checkpoint': '.'}),
+    ('single_arm', {'robot': 'xarm7', 'nodes': 'mujoco_robot, action_dispatcher'}),
     ('single_arm', {'robot': 'ur5e', 'dialect': 'isaac', 'checkpoint': '.'}),
     ('dual_arm', {'checkpoint': '.', 'namespace': 'robot1'}),
     ('dual_arm', {'robot': 'trossen', 'sim': 'false', 'nodes': 'action_dispatcher'}),
+    ('dual_arm', {'robot': 'trossen', 'dialect': 'isaac'}),
 ]
 REFUSED = [
     ({'sim': 'false', 'auto_enable': 'true'}, 'explicit enable'),

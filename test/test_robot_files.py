@@ -18,7 +18,9 @@ pytest.importorskip('rclpy')
 
 from faster_core.embodiment import Embodiment, Kind
 from faster_core.errors import ConfigError
+from faster_core.sim.robot import make_robot
 from faster_vla_ros.graph import GRAPHS
+from faster_vla_ros.graph_robots import DUAL_ARM, SINGLE_ARM
 
 pytestmark = pytest.mark.ros
 PI = math.pi
@@ -188,6 +190,28 @@ def test_a_simulated_robot_is_wired_otherwise_but_moves_within_the_same_limits(f
         return {k: v for k, v in values.items() if k.partition('.')[2] not in WIRING}
 
     assert rules(simulated) == rules(real)
+
+
+ON_A_TABLE = [p for r in (*SINGLE_ARM.robots, *DUAL_ARM.robots) for p in r.simulated.values()]
+
+
+@pytest.mark.parametrize('played', ON_A_TABLE, ids=lambda p: p.parameter_file)
+def test_simulated_arms_are_those_of_the_file_and_start_within_its_limits(played):
+    pytest.importorskip('mujoco')
+    from faster_vla_ros.mujoco_robot import DIALECTS
+
+    choice, file = played.parameters, played.parameter_file
+    sim = make_robot(choice['robot'], arm_model=choice['arm_model'])
+    rules = as_dispatcher(file, embodiment_path(SHIPPED[file])).rules.components
+    named = parameters(file, 'action_dispatcher')
+    topics = DIALECTS[choice['dialect']].parameters(sim, choice)
+    assert {part.name for part in sim.parts} == set(rules)
+    for part in sim.parts:
+        at, limits = sim.joint_feedback(part.name)[0], rules[part.name]
+        assert tuple(named[f'{part.name}.joints']) == part.joints
+        if (controller := topics.get(f'{part.name}.controller')) is not None:
+            assert named[f'{part.name}.topic'] == f'{controller.default}/joint_trajectory'
+        assert (limits.lower <= at).all() and (at <= limits.upper).all(), part.name
 
 
 @pytest.mark.parametrize('file', [f for f in SHIPPED if f.startswith('gazebo/')])

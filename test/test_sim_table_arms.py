@@ -28,16 +28,42 @@ UR5E_DH = (
     (0.0, 0.0997, -np.pi / 2),
     (0.0, 0.0996, 0.0),
 )
+# Published joints: where one is in the link before it (x, y, z, roll), its axis, its range.
+PI = np.pi
+XARM7 = (
+    ((0.0, 0.0, 0.267, 0.0), 'z', (-2 * PI, 2 * PI)),
+    ((0.0, 0.0, 0.0, -PI / 2), 'z', (-2.059, 2.0944)),
+    ((0.0, -0.293, 0.0, PI / 2), 'z', (-2 * PI, 2 * PI)),
+    ((0.0525, 0.0, 0.0, PI / 2), 'z', (-0.19198, 3.927)),
+    ((0.0775, -0.3425, 0.0, PI / 2), 'z', (-2 * PI, 2 * PI)),
+    ((0.0, 0.0, 0.0, PI / 2), 'z', (-1.69297, PI)),
+    ((0.076, 0.097, 0.0, -PI / 2), 'z', (-2 * PI, 2 * PI)),
+)
+WXAI = (
+    ((0.0, 0.0, 0.05725, 0.0), 'z', (-3.05433, 3.05433)),
+    ((0.02, 0.0, 0.04625, 0.0), 'y', (0.0, PI)),
+    ((-0.264, 0.0, 0.0, 0.0), '-y', (0.0, 2.35619)),
+    ((0.245, 0.0, 0.06, 0.0), '-y', (-PI / 2, PI / 2)),
+    ((0.06775, 0.0, 0.0455, 0.0), '-z', (-PI / 2, PI / 2)),
+    ((0.02895, 0.0, -0.0455, 0.0), 'x', (-PI, PI)),
+)
 SIMS = {
     'fr3': lambda: SingleArmSim('fr3'),
     'ur5e': lambda: SingleArmSim('ur5e'),
-    'dual': DualArmSim,
+    'xarm7': lambda: SingleArmSim('xarm7'),
+    'vx300s': lambda: DualArmSim('vx300s'),
+    'wxai': lambda: DualArmSim('wxai'),
 }
 
 
 @pytest.fixture(scope='module', params=SIMS)
-def any_sim(request):
-    made = SIMS[request.param]()
+def arm_model(request):
+    return request.param
+
+
+@pytest.fixture(scope='module')
+def any_sim(arm_model):
+    made = SIMS[arm_model]()
     yield made
     made.close()
 
@@ -57,9 +83,9 @@ def rotation(axis, angle):
     return found
 
 
-def shift(x=0.0, z=0.0):
+def shift(x=0.0, y=0.0, z=0.0):
     found = np.eye(4)
-    found[:3, 3] = [x, 0.0, z]
+    found[:3, 3] = [x, y, z]
     return found
 
 
@@ -95,8 +121,49 @@ def test_the_ur5es_flange_is_where_the_dh_parameters_put_it(q):
     np.testing.assert_allclose(sim.data.body('hand').xpos, pose[:3, 3], atol=1e-5)
 
 
-def test_alohas_arms_face_each_other_and_their_hands_stay_apart():
-    sim = DualArmSim()
+@pytest.mark.parametrize(
+    ('name', 'joints', 'tip'),
+    [('xarm7', XARM7, shift(z=0.172)), ('wxai', WXAI, shift(x=0.156062))],
+)
+def test_tips_are_where_the_published_frames_put_them(name, joints, tip):
+    sim, rng = SIMS[name](), np.random.default_rng(0)
+    for arm in arms_of(sim):
+        prefix = arm.name.removesuffix('arm')
+        start = sim.model.body(f'{prefix}link0').id
+        for _ in range(20):
+            q = rng.uniform(*np.transpose([r for _, _, r in joints]))
+            sim.data.qpos[sim._rows[arm.name][0]] = q
+            sim.show(sim.pose())
+            pose = np.eye(4)
+            pose[:3, 3] = sim.data.xpos[start]
+            pose[:3, :3] = sim.data.xmat[start].reshape(3, 3)
+            for angle, ((*xyz, roll), axis, _) in zip(q, joints, strict=True):
+                turn = rotation(axis[-1], -angle if axis[0] == '-' else angle)
+                pose = pose @ shift(*xyz) @ rotation('x', roll) @ turn
+            found, expected = sim.data.site(f'{prefix}tcp'), pose @ tip
+            np.testing.assert_allclose(found.xpos, expected[:3, 3], atol=1e-6)
+            np.testing.assert_allclose(found.xmat.reshape(3, 3), expected[:3, :3], atol=1e-6)
+
+
+@pytest.mark.parametrize(
+    ('name', 'joints', 'stroke'), [('xarm7', XARM7, 0.0425), ('wxai', WXAI, 0.044)]
+)
+def test_joints_and_fingers_have_the_published_ranges(name, joints, stroke):
+    sim = SIMS[name]()
+    for part in sim.parts:
+        expected = [r for *_, r in joints] if part.kind is PartKind.JOINTS else [(0.0, stroke)]
+        for joint, limits in zip(part.model_joints, expected, strict=True):
+            np.testing.assert_allclose(sim.model.joint(joint).range, limits, atol=1e-4)
+
+
+def test_the_xarm7s_gripper_points_down_at_home():
+    sim = SingleArmSim('xarm7')
+    np.testing.assert_allclose(sim.data.body('hand').xmat[[2, 5, 8]], [0, 0, -1], atol=1e-6)
+
+
+@pytest.mark.parametrize('name', ['vx300s', 'wxai'])
+def test_two_arms_face_each_other_and_their_hands_stay_apart(name):
+    sim = DualArmSim(name)
     left, right = (sim.data.body(f'{s}_hand').xpos for s in ('left', 'right'))
     assert left[1] > 0.1 and right[1] < -0.1
     np.testing.assert_allclose(left * [1, -1, 1], right, atol=1e-6)
@@ -182,13 +249,9 @@ def test_every_camera_sees_the_table_and_all_together_every_block(sim):
     assert seen.all()
 
 
-def test_a_pose_can_be_shown_by_another_simulator(any_sim):
+def test_a_pose_can_be_shown_by_another_simulator(any_sim, arm_model):
     any_sim.reset(3)
-    twin = (
-        SIMS['dual']()
-        if len(any_sim.parts) == 4
-        else SingleArmSim('fr3' if len(any_sim.parts[0].joints) == 7 else 'ur5e')
-    )
+    twin = SIMS[arm_model]()
     try:
         twin.show(any_sim.pose())
         camera = any_sim.cameras[0]
@@ -217,8 +280,13 @@ def test_robots_are_made_by_name_and_unknown_ones_refused():
         assert not robot.succeeded()
     with pytest.raises(ConfigError, match="r1_lite, single_arm, dual_arm, found 'hexapod'"):
         make_robot('hexapod')
-    with pytest.raises(ConfigError, match="fr3, ur5e, found 'kuka'"):
-        make_robot('single_arm', arm_model='kuka')
+    for name, arm, message in (
+        ('single_arm', 'wxai', "fr3, ur5e, xarm7, found 'wxai'"),
+        ('dual_arm', 'fr3', "vx300s, wxai, found 'fr3'"),
+        ('r1_lite', 'fr3', "its own arms, found 'fr3'"),
+    ):
+        with pytest.raises(ConfigError, match=f'arm_model: .*{message}'):
+            make_robot(name, arm_model=arm)
 
 
 def test_the_r1_lites_torso_can_be_set_by_its_joints():

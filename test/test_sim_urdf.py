@@ -16,7 +16,9 @@ from faster_core.sim.urdf import description, ROOT_LINK, urdf
 SIMS = {
     'fr3': lambda: SingleArmSim('fr3'),
     'ur5e': lambda: SingleArmSim('ur5e'),
-    'dual_arm': DualArmSim,
+    'xarm7': lambda: SingleArmSim('xarm7'),
+    'vx300s': lambda: DualArmSim('vx300s'),
+    'wxai': lambda: DualArmSim('wxai'),
     'r1_lite': R1LiteSim,
 }
 
@@ -150,5 +152,7 @@ def test_joints_can_have_other_names():
 def test_every_robot_is_described_by_the_parameters_of_its_node():
     assert 'fr3_joint1' in description({'robot': 'single_arm', 'arm_model': 'fr3'})
     assert 'shoulder_pan_joint' in description({'robot': 'single_arm', 'arm_model': 'ur5e'})
+    assert 'name="joint7"' in description({'robot': 'single_arm', 'arm_model': 'xarm7'})
     assert 'follower_left/waist' in description({'robot': 'dual_arm'})
+    assert 'trossen_arm_2/joint_0' in description({'robot': 'dual_arm', 'arm_model': 'wxai'})
     assert 'left_arm_joint1' in description({'robot': 'r1_lite', 'dialect': 'vendor'})

@@ -206,9 +206,7 @@ class RemotePolicy:
             return
         example, on_chunk = self.make_example(), (lambda _: None) if coarse else None
         for _ in range(iterations):
-            self.predict(
-                example, on_chunk=on_chunk, timeout=max(self._timeout, WARMUP_TIMEOUT)
-            )
+            self.predict(example, on_chunk=on_chunk, timeout=max(self._timeout, WARMUP_TIMEOUT))
         self.reset()
 
     def reset(self, seed: int | None = None) -> None:

@@ -109,41 +109,45 @@ def checked(name: str, values: np.ndarray, size: int) -> np.ndarray:
     return values
 
 
-def _r1_lite(**_: Any) -> SimulatedRobot:
+def _r1_lite(arm_model: str) -> SimulatedRobot:
     from faster_core.sim.r1_lite import R1LiteSim
 
+    if arm_model:
+        raise ConfigError(f'arm_model: the R1 Lite has its own arms, found {arm_model!r}')
     return R1LiteSim()
 
 
-def _single_arm(*, arm_model: str) -> SimulatedRobot:
+def _single_arm(arm_model: str) -> SimulatedRobot:
     from faster_core.sim.table_arms import SingleArmSim
 
     return SingleArmSim(arm_model)
 
 
-def _dual_arm(**_: Any) -> SimulatedRobot:
+def _dual_arm(arm_model: str) -> SimulatedRobot:
     from faster_core.sim.table_arms import DualArmSim
 
-    return DualArmSim()
+    return DualArmSim(arm_model)
 
 
-ROBOTS: Mapping[str, Callable[..., SimulatedRobot]] = {
+ROBOTS: Mapping[str, Callable[[str], SimulatedRobot]] = {
     'r1_lite': _r1_lite,
     'single_arm': _single_arm,
     'dual_arm': _dual_arm,
 }
+# Arm of a robot that can have several, where none is named.
+DEFAULT_ARMS: Mapping[str, str] = {'single_arm': 'fr3', 'dual_arm': 'vx300s'}
 
 
-def make_robot(name: str, *, arm_model: str = 'fr3') -> SimulatedRobot:
+def make_robot(name: str, *, arm_model: str = '') -> SimulatedRobot:
     """Build a simulated robot.
 
     Args:
         name: key of `ROBOTS`.
-        arm_model: of the single arm: 'fr3' or 'ur5e'.
+        arm_model: key of `SINGLE_ARMS` or `DUAL_ARMS` of `table_arms`; empty: of `DEFAULT_ARMS`.
 
     Raises:
         ConfigError: unknown robot or arm.
     """
     if name not in ROBOTS:
         raise ConfigError(f'robot: expected one of {", ".join(ROBOTS)}, found {name!r}')
-    return ROBOTS[name](arm_model=arm_model)
+    return ROBOTS[name](arm_model or DEFAULT_ARMS.get(name, ''))

@@ -1,4 +1,4 @@
-"""Robots whose arms stand on a table: a single arm (FR3 or UR5e) and ALOHA's two.
+"""Robots whose arms stand on a table: one (FR3, UR5e, xArm 7) or two (ALOHA's, Trossen's).
 
 Shapes are primitives; kinematics and limits are the published ones (`models/*.xml`). A gripper's
 position is that of one of its fingers, as the vendors' drivers report it. There are no tasks here:
@@ -10,6 +10,7 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 import dataclasses
 import pathlib
+from typing import Any, TypeVar
 
 import mujoco
 import numpy as np
@@ -18,6 +19,7 @@ from faster_core.errors import ConfigError
 from faster_core.sim.rendering import Renderers
 from faster_core.sim.robot import checked, Part, PartKind
 
+_T = TypeVar('_T')
 MODELS = pathlib.Path(__file__).resolve().parent / 'models'
 BLOCKS = ('red_block', 'blue_block', 'green_block')
 BLOCK_HALF = 0.02
@@ -225,6 +227,7 @@ class TableArms:
 
 FR3_HOME = ((0.0, -np.pi / 4, 0.0, -3 * np.pi / 4, 0.0, np.pi / 2, np.pi / 4), 0.04)
 UR5E_HOME = ((0.0, -np.pi / 2, np.pi / 2, -np.pi / 2, -np.pi / 2, 0.0), 0.0425)
+XARM7_HOME = ((0.0, -0.2, 0.0, 1.0, 0.0, 1.2, 0.0), 0.0425)
 UR5E_JOINTS = (
     'shoulder_pan_joint',
     'shoulder_lift_joint',
@@ -250,21 +253,84 @@ SINGLE_ARMS = {
         home=UR5E_HOME,
         place=(0.0, 0.0, 0.0),
     ),
+    'xarm7': Arm(
+        model='xarm7',
+        prefix='',
+        joints=tuple(f'joint{i}' for i in range(1, 8)),
+        finger='gripper_finger_joint',
+        home=XARM7_HOME,
+        place=(0.0, 0.0, 0.0),
+    ),
 }
 ALOHA_JOINTS = ('waist', 'shoulder', 'elbow', 'forearm_roll', 'wrist_angle', 'wrist_rotate')
 ALOHA_HOME = ((0.0, -0.96, 1.16, 0.0, -0.3, 0.0), 0.057)
+WXAI_HOME = ((0.0, 0.9, 0.7, -0.2, 0.0, 0.0), 0.044)
+
+
+def _facing(
+    distance: float, names: Mapping[str, str], joints: Sequence[str], finger: str, **arm: Any
+) -> tuple[Arm, ...]:
+    """Return two arms of a kind that look at each other.
+
+    Args:
+        distance: of either from the middle, m.
+        names: side -> what comes before the names of its joints.
+        joints: names without it.
+        finger: name without it.
+        arm: `model` and `home`.
+    """
+    return tuple(
+        Arm(
+            prefix=f'{side}_',
+            joints=tuple(f'{names[side]}/{j}' for j in joints),
+            finger=f'{names[side]}/{finger}',
+            place=(0.3, y, yaw),
+            **arm,
+        )
+        for side, y, yaw in (('left', distance, -np.pi / 2), ('right', -distance, np.pi / 2))
+    )
+
+
+# Arms and what looks at them. Distances are the vendors', Trossen's cameras within centimetres.
+DUAL_ARMS: Mapping[str, tuple[Sequence[Arm], Mapping[str, View]]] = {
+    'vx300s': (
+        _facing(
+            0.469,
+            {'left': 'follower_left', 'right': 'follower_right'},
+            ALOHA_JOINTS,
+            'left_finger',
+            model='vx300s',
+            home=ALOHA_HOME,
+        ),
+        {
+            'cam_high': View(position=(-0.35, 0.0, 1.0), target=(0.33, 0.0, 0.0), fovy=60),
+            'cam_low': View(position=(-0.45, 0.0, 0.2), target=(0.3, 0.0, 0.15), fovy=65),
+        },
+    ),
+    'wxai': (
+        _facing(
+            0.4575,
+            {'left': 'trossen_arm_2', 'right': 'trossen_arm_1'},
+            [f'joint_{i}' for i in range(6)],
+            'left_carriage_joint',
+            model='wxai',
+            home=WXAI_HOME,
+        ),
+        {
+            'cam_high': View(position=(-0.03, 0.0, 1.01), target=(0.44, 0.0, 0.0), fovy=58),
+            'cam_low': View(position=(-0.07, 0.0, 0.03), target=(0.3, 0.0, 0.066), fovy=58),
+        },
+    ),
+}
 
 
 class SingleArmSim(TableArms):
-    """A Franka FR3 or Universal Robots UR5e with a parallel gripper at a table."""
+    """A Franka FR3, Universal Robots UR5e or UFACTORY xArm 7 with its gripper at a table."""
 
     def __init__(self, arm_model: str = 'fr3') -> None:
         """Build it; ConfigError for an unknown arm."""
-        if arm_model not in SINGLE_ARMS:
-            known = ', '.join(SINGLE_ARMS)
-            raise ConfigError(f'arm_model: expected one of {known}, found {arm_model!r}')
         super().__init__(
-            [SINGLE_ARMS[arm_model]],
+            [_known(SINGLE_ARMS, arm_model)],
             views={'scene': View(position=(1.25, 0.75, 0.75), target=(0.3, 0.0, 0.2))},
             wrists={'wrist': ''},
             block_area=((0.38, 0.6), (-0.25, 0.25)),
@@ -272,32 +338,23 @@ class SingleArmSim(TableArms):
 
 
 class DualArmSim(TableArms):
-    """Two ViperX 300 S that face each other over a table, as ALOHA's followers."""
+    """Two ViperX 300 S (ALOHA) or WidowX AI (Trossen) that face each other over a table."""
 
-    def __init__(self) -> None:
-        """Build it."""
+    def __init__(self, arm_model: str = 'vx300s') -> None:
+        """Build it; ConfigError for an unknown arm."""
+        arms, views = _known(DUAL_ARMS, arm_model)
         super().__init__(
-            [
-                Arm(
-                    model='vx300s',
-                    prefix=f'{side}_',
-                    joints=tuple(f'follower_{side}/{j}' for j in ALOHA_JOINTS),
-                    finger=f'follower_{side}/left_finger',
-                    home=ALOHA_HOME,
-                    place=(0.3, y, yaw),
-                )
-                for side, y, yaw in (
-                    ('left', 0.469, -np.pi / 2),
-                    ('right', -0.469, np.pi / 2),
-                )
-            ],
-            views={
-                'cam_high': View(position=(-0.35, 0.0, 1.0), target=(0.33, 0.0, 0.0), fovy=60),
-                'cam_low': View(position=(-0.45, 0.0, 0.2), target=(0.3, 0.0, 0.15), fovy=65),
-            },
+            arms,
+            views=views,
             wrists={'cam_left_wrist': 'left_', 'cam_right_wrist': 'right_'},
             block_area=((0.15, 0.45), (-0.12, 0.12)),
         )
+
+
+def _known(arms: Mapping[str, _T], name: str) -> _T:
+    if name not in arms:
+        raise ConfigError(f'arm_model: expected one of {", ".join(arms)}, found {name!r}')
+    return arms[name]
 
 
 def _build(arms: Sequence[Arm], views: Mapping[str, View]) -> mujoco.MjModel:

@@ -37,7 +37,7 @@ def description(parameters: Mapping[str, Any]) -> str:
         ConfigError: unknown robot or arm.
     """
     name = parameters.get('robot', 'r1_lite')
-    return urdf(make_robot(name, arm_model=parameters.get('arm_model', 'fr3')), name)
+    return urdf(make_robot(name, arm_model=parameters.get('arm_model', '')), name)
 
 
 def urdf(sim: SimulatedRobot, name: str, joints: Mapping[str, Sequence[str]] | None = None) -> str:

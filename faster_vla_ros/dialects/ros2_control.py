@@ -26,15 +26,24 @@ from faster_vla_ros.dialects.joint_port import JointPort
 from faster_vla_ros.dialects.joint_topics import JointTopics, SYSTEM_QOS
 from faster_vla_ros.parameters import Spec
 
-# Robot or arm -> part -> controller; what is not here is `<part>_controller`.
+
+def _per_arm(left: str, right: str) -> dict[str, str]:
+    """Return the controllers of two arms that have a controller manager each."""
+    spaces = {'left': left, 'right': right}
+    return {
+        f'{side}_{part}': f'{space}/{part}_controller'
+        for side, space in spaces.items()
+        for part in ('arm', 'gripper')
+    }
+
+
+# Arm -> part -> controller; what is not here is `<part>_controller`.
 CONTROLLERS = {
     'fr3': {'arm': 'fr3_arm_controller'},
     'ur5e': {'arm': 'joint_trajectory_controller'},
-    'dual_arm': {
-        f'{side}_{part}': f'follower_{side}/{part}_controller'
-        for side in ('left', 'right')
-        for part in ('arm', 'gripper')
-    },
+    'xarm7': {'arm': 'xarm7_traj_controller'},
+    'vx300s': _per_arm('follower_left', 'follower_right'),
+    'wxai': _per_arm('trossen_arm_2', 'trossen_arm_1'),
 }
 DIAGNOSTICS_PERIOD = 1.0
 
@@ -45,7 +54,7 @@ class Ros2ControlDialect(JointTopics):
     @staticmethod
     def parameters(robot: Any, names: Mapping[str, str]) -> dict[str, Spec]:
         """Names of controllers and joints, and how the controllers are configured."""
-        known = CONTROLLERS.get(names['robot']) or CONTROLLERS.get(names['arm_model'], {})
+        known = CONTROLLERS.get(names['arm_model'], {})
         found = JointTopics.parameters(robot, names)
         for part in robot.parts:
             if part.kind is not PartKind.BASE:

@@ -44,7 +44,7 @@ ABOUT = {
     'constraints.txt': 'every version that `make setup` installs',
     'docs/': 'architecture, ROS interface, execution, training',
     'faster_core/assets/': 'shipped checkpoint and tokenizers, mean trajectories of the baseline',
-    'faster_core/sim/models/': 'MJCF of the robots: R1 Lite, FR3, UR5e, ViperX 300 S, and a table',
+    'faster_core/sim/models/': 'MJCF of the robots and of a table',
     'scripts/matrix_constraints/': 'pins of the other ROS distributions',
     'faster_vla_msgs/': 'messages, service and action; a package of its own (colcon and pip)',
     'package.xml': 'ROS package (format 3)',
