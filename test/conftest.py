@@ -2,6 +2,7 @@
 
 import ctypes.util
 import functools
+import gc
 import importlib.util
 import os
 
@@ -55,6 +56,12 @@ def pytest_collection_modifyitems(items):
         if marked and not available():
             for item in marked:
                 item.add_marker(pytest.mark.skip(reason=reason))
+
+
+def pytest_collection_finish():
+    """Hide what was imported from the collector: every training has it look at everything."""
+    gc.collect()
+    gc.freeze()
 
 
 @pytest.fixture(scope='module')

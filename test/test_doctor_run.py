@@ -1,6 +1,7 @@
 """`faster-vla doctor` beside real processes: simulated robot, dispatcher, and a rival."""
 
 import collections
+from concurrent import futures
 import functools
 import json
 import os
@@ -94,8 +95,16 @@ def robot(robot_file):
         yield processes
 
 
-def test_nothing_fails_beside_the_simulated_robot_and_motion_stays_disabled(robot, robot_file):
-    status, report = doctor('--params', str(robot_file))
+@pytest.fixture(scope='module')
+def judgements(robot, robot_file):
+    """What the doctor says with the robot's file and without any, run side by side."""
+    with futures.ThreadPoolExecutor() as pool:
+        given, found = pool.submit(doctor, '--params', str(robot_file)), pool.submit(doctor)
+        return {'given': given.result(), 'found': found.result()}
+
+
+def test_nothing_fails_beside_the_simulated_robot_and_motion_stays_disabled(judgements):
+    status, report = judgements['given']
     assert those(report, 'FAIL') == {}
     assert status == 0
     assert report['ok'] is True
@@ -115,8 +124,8 @@ def test_nothing_fails_beside_the_simulated_robot_and_motion_stays_disabled(robo
     assert good['node', 'policy_node']['found'] == 'does not run'
 
 
-def test_without_files_the_robot_of_the_running_dispatcher_is_judged(robot):
-    status, report = doctor()
+def test_without_files_the_robot_of_the_running_dispatcher_is_judged(judgements):
+    status, report = judgements['found']
     files = {f['subject']: f['found'] for f in report['findings'] if f['check'] == 'files'}
     assert files['robot'] == f'{ROBOT_FILE}: nearest to what the dispatcher runs with'
     assert files['checkpoint'].endswith('r1_lite_demo: what the dispatcher runs with')
@@ -146,9 +155,8 @@ def test_a_broken_parameter_file_a_wrong_urdf_and_a_rival_all_fail(robot, robot_
     rival = Node('teleop', context=kept_context(DOMAIN), use_global_arguments=False)
     rival.create_publisher(TwistStamped, '/motion_target/target_speed_torso', 1)
     try:
-        status, report = doctor(
-            '--params', str(tmp_path / 'robot.yaml'), '--urdf', str(tmp_path / 'r.urdf')
-        )
+        files = ('--params', str(tmp_path / 'robot.yaml'), '--urdf', str(tmp_path / 'r.urdf'))
+        status, report = doctor(*files, '--seconds', '1')
     finally:
         rival.destroy_node()
     assert status == 1

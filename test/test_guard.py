@@ -1,5 +1,6 @@
 """The guard: zeros when the dispatcher is killed while the base moves, and only then."""
 
+import contextlib
 import dataclasses
 import os
 import signal
@@ -49,9 +50,9 @@ def make_guard(**values):
 class Robot:
     """A base that keeps its last target, and who commands it; a guard in this process or not."""
 
-    def __init__(self, kind=TwistStamped, name='twist_stamped', *, guarded=True):
+    def __init__(self, kind=TwistStamped, name='twist_stamped', *, guarded=True, namespace=None):
         context = kept_context(DOMAIN)
-        self.node = Node('base', context=context, use_global_arguments=False)
+        self.node = Node('base', context=context, use_global_arguments=False, namespace=namespace)
         self.executor = SingleThreadedExecutor(context=context)
         self.executor.add_node(self.node)
         self.guard = None
@@ -67,7 +68,7 @@ class Robot:
     def meet_guard(self):
         meet_guard(self.node, self.until)
         self.until(lambda: self.commands.get_subscription_count() == 2)
-        self.until(lambda: self.node.count_publishers('speed') == 2)
+        self.until(lambda: self.node.count_publishers(self.commands.topic_name) == 2)
 
     def until(self, condition, patience=20.0):
         end = time.monotonic() + patience
@@ -95,7 +96,7 @@ class Robot:
 
 def meet_guard(node, until):
     """Wait until a guard answers: one that was killed is still counted for a while."""
-    client = node.create_client(GetParameters, '/guard/get_parameters')
+    client = node.create_client(GetParameters, 'guard/get_parameters')
     asked = []
 
     def answered():
@@ -208,37 +209,47 @@ def test_wrong_parameters_are_refused_by_name(values, words):
 # --- the dispatcher killed ----------------------------------------------------------------
 
 
-@pytest.fixture
-def start(tmp_path):
+@contextlib.contextmanager
+def starting(folder):
+    """Yield a function that starts processes, which are killed at the end."""
     processes = []
 
-    def start(module, values, name):
-        file = tmp_path / f'{name}.yaml'
+    def start(module, values, name, *more):
+        file = folder / f'{name}.yaml'
         file.write_text(yaml.safe_dump({'/**': {name: {'ros__parameters': values}}}))
         processes.append(
             subprocess.Popen(
-                [sys.executable, '-m', module, '--ros-args', '--params-file', str(file)],
+                [sys.executable, '-m', module, '--ros-args', '--params-file', str(file), *more],
                 cwd=ROOT,
                 env=dict(os.environ, ROS_DOMAIN_ID=str(DOMAIN), OMP_NUM_THREADS='1'),
             )
         )
         return processes[-1]
 
-    yield start
-    for process in processes:
-        process.kill()
-        process.wait(timeout=20)
+    try:
+        yield start
+    finally:
+        for process in processes:
+            process.kill()
+            process.wait(timeout=20)
+
+
+@pytest.fixture
+def start(tmp_path):
+    with starting(tmp_path) as start:
+        yield start
 
 
 def killed_while_driving(start, make_rig, *, guarded):
     """Kill the dispatcher at speed; return the rig, the moment and the process of the guard."""
     rig = make_rig(dispatcher=False)
-    topic = COMMANDS['base'][1]
     guard = None
     if guarded:
-        guard = start('faster_vla_ros.guard', {'topics': [topic], 'timeout': TIMEOUT}, 'guard')
-        meet_guard(rig.node, rig.until)
+        values = {'topics': [COMMANDS['base'][1]], 'timeout': TIMEOUT, 'duration': 0.5}
+        guard = start('faster_vla_ros.guard', values, 'guard')
     dispatcher = start('faster_vla_ros.action_dispatcher', parameters(), 'action_dispatcher')
+    if guarded:
+        meet_guard(rig.node, rig.until)
     rig.drive(0.15)
     heard = time.monotonic() + HEARD
     rig.move_until(lambda: time.monotonic() > heard)
@@ -304,17 +315,31 @@ def test_zeros_come_although_all_is_ended_when_the_dispatcher_is_killed(make_rig
 # --- asked to end ---------------------------------------------------------------------------
 
 
-@pytest.fixture
-def apart(make_robot, start):
-    """Return (robot, process of its guard)."""
-    robot = make_robot(guarded=False)
+SIGNALS = [signal.SIGINT, signal.SIGTERM, signal.SIGHUP]
+
+
+@pytest.fixture(scope='module')
+def guards(tmp_path_factory):
+    """Return (namespace, process) of a guard for each of the tests, all started together."""
     values = {'topics': ['speed'], 'timeout': TIMEOUT, 'duration': 0.5}
-    process = start('faster_vla_ros.guard', values, 'guard')
+    names = [f'/robot{k}' for k in range(len(SIGNALS) + 2)]
+    with starting(tmp_path_factory.mktemp('guards')) as start:
+        yield [
+            (name, start('faster_vla_ros.guard', values, 'guard', '-r', f'__ns:={name}'))
+            for name in names
+        ]
+
+
+@pytest.fixture
+def apart(make_robot, guards):
+    """Return (robot, process of its guard)."""
+    namespace, process = guards.pop()
+    robot = make_robot(guarded=False, namespace=namespace)
     robot.meet_guard()
     return robot, process
 
 
-@pytest.mark.parametrize('number', [signal.SIGINT, signal.SIGTERM, signal.SIGHUP])
+@pytest.mark.parametrize('number', SIGNALS)
 def test_asked_to_end_while_the_newest_command_moves_it_sends_its_zeros_first(apart, number):
     robot, guard = apart
     robot.command(stamped(), HEARD)
@@ -343,7 +368,8 @@ def test_commands_that_do_not_cease_do_not_keep_it(apart):
     robot, guard = apart
     robot.command(stamped(), HEARD)
     guard.send_signal(signal.SIGINT)
-    robot.command(stamped(), LAST_DUTY + 1.0)
-    robot.until(lambda: guard.poll() is not None)
+    end = time.monotonic() + LAST_DUTY + 20.0
+    while guard.poll() is None and time.monotonic() < end:
+        robot.command(stamped(), 0.1)
     assert guard.returncode == 0
     assert all(m.twist.linear.x == 0.2 for m in robot.heard)

@@ -15,6 +15,7 @@ from project_files import (
     ROOT,
 )
 import pytest
+from warm_processes import run_code, Warm
 
 ROS_ROOTS = {
     'ament_index_python',
@@ -140,14 +141,18 @@ def test_core_module_names_no_ros_package(path):
     assert not {name for name in imports_of_file(path) if _is_ros(name)}
 
 
-def test_importing_every_module_of_the_core_loads_no_ros():
+def test_importing_every_module_of_the_core_loads_no_ros(tmp_path):
     modules = [module_name(path) for path in python_files('faster_core')]
-    loaded = _run(
+    code = (
         'import importlib, json, sys\n'
+        "assert not [name for name in sys.modules if name.startswith('faster_')]\n"
         f'for name in {modules!r}:\n'
         '    importlib.import_module(name)\n'
         'print(json.dumps(sorted(sys.modules)))'
     )
+    status, said = Warm(tmp_path / 'log', run_code, code).wait(100)
+    assert status == 0, said
+    loaded = json.loads(said.splitlines()[-1])
     assert 'faster_core.embodiment' in loaded
     assert not {name for name in loaded if _is_ros(name)}
 

@@ -1,9 +1,6 @@
 """Transitions of the policy node, what it leaves behind, and what a failure looks like."""
 
 import math
-import os
-import subprocess
-import sys
 import threading
 
 import pytest
@@ -18,6 +15,7 @@ from rclpy.parameter import Parameter
 from rclpy.qos import DurabilityPolicy, QoSProfile
 from std_msgs.msg import String
 from std_srvs.srv import SetBool, Trigger
+from warm_processes import run_module, Warm
 
 from faster_core.chunk import ActionChunk
 from faster_core.errors import CheckpointError, DecodeError
@@ -164,18 +162,10 @@ def test_robot_file_that_does_not_fit_the_policy_leaves_no_trace_on_the_wire(
 @pytest.mark.timeout(300)  # imports torch, which takes a second, or a minute on a busy machine
 def test_process_with_a_missing_checkpoint_ends_with_status_1_and_one_fatal_line(tmp_path):
     args = [*h.arguments(), '-p', f'checkpoint_path:={tmp_path}/none']
-    environment = {**os.environ, 'ROS_DOMAIN_ID': str(h.DOMAIN)}
-    environment.pop('_ROS_WHEELS_BOOTSTRAP_COMPLETE', None)
-    done = subprocess.run(
-        [sys.executable, '-m', 'faster_vla_ros.policy_node', *args],
-        capture_output=True,
-        text=True,
-        timeout=280,
-        env=environment,
-        check=False,
-    )
-    log = done.stdout + done.stderr
-    assert done.returncode == 1, log
+    name = 'faster_vla_ros.policy_node'
+    process = Warm(tmp_path / 'log', run_module, name, *args, ROS_DOMAIN_ID=str(h.DOMAIN))
+    status, log = process.wait(280)
+    assert status == 1, log
     assert log.count('[FATAL]') == 1
     assert f'{tmp_path}/none' in log
     assert 'Traceback' not in log

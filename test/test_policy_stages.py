@@ -4,7 +4,6 @@ import dataclasses
 import itertools
 import json
 import shutil
-import subprocess
 import sys
 import time
 
@@ -17,6 +16,7 @@ from tiny_vlms import make_vlm
 import torch
 from training_helpers import changed, lines, same, small_config, state, still_demos, weights
 from transformers import AutoModel
+from warm_processes import run_code, Warm
 
 from faster_core.errors import ConfigError, ObservationError
 from faster_core.policy import batches, checkpoint, Policy
@@ -312,19 +312,21 @@ def test_merged_weights_compute_what_the_model_with_adapters_does(adapted):
     assert not np.allclose(without.log_prob, expected.log_prob, atol=1e-2)
 
 
-def test_a_policy_trained_with_adapters_runs_where_peft_is_not_installed(adapted):
+def test_a_policy_trained_with_adapters_runs_where_peft_is_not_installed(adapted, tmp_path):
     code = """
 import sys
+assert not [name for name in sys.modules if name.startswith(('peft', 'faster_'))]
 sys.modules['peft'] = None
 from faster_core.policy import Policy
 policy = Policy.from_pretrained(sys.argv[1], 'cpu', engine='eager')
 print(*policy.predict(policy.make_example()).codes.flat)
 """
-    command = [sys.executable, '-c', code, str(adapted / 'checkpoint')]
-    done = subprocess.run(command, capture_output=True, text=True, timeout=100, check=True)
+    process = Warm(tmp_path / 'log', run_code, code, str(adapted / 'checkpoint'))
+    status, said = process.wait(100)
+    assert status == 0, said
     policy = Policy.from_pretrained(adapted / 'checkpoint', 'cpu', engine='eager')
     expected = policy.predict(policy.make_example()).codes
-    assert [int(x) for x in done.stdout.split()] == expected.flatten().tolist()
+    assert [int(x) for x in said.splitlines()[-1].split()] == expected.flatten().tolist()
 
 
 def test_adapters_where_peft_is_not_installed_are_refused_with_the_way_to_get_it(
@@ -386,14 +388,18 @@ def test_adapters_that_make_no_sense_are_refused(lora, tmp_path, demos, tokenize
 # --- memory and precision -----------------------------------------------------------------------
 
 # Chunks of the third differ in their number of tokens: their means must be weighted.
-HEADS = {'rvq': {}, 'flow': {'head': 'flow'}, 'fast': {'block_size': 1}}
+HEADS = {
+    'rvq': {},
+    'flow': {'model': {'head': 'flow'}},
+    'fast': {'kind': 'fast', 'model': {'block_size': 1}},
+}
 
 
 @pytest.mark.parametrize('head', HEADS)
 def test_a_batch_cut_into_parts_trains_as_the_whole(trained, head):
-    kind = 'fast' if head == 'fast' else 'rvq'
-    fields = {'kind': kind, 'model': HEADS[head], 'steps': 10}
-    (whole, rows), (cut, cut_rows) = trained(**fields), trained(**fields, gradient_accumulation=2)
+    (whole, rows), (cut, cut_rows) = (
+        trained(**HEADS[head], **fields) for fields in ({}, {'gradient_accumulation': 2})
+    )
     assert np.abs(_losses(rows) - _losses(cut_rows)).max() < 1e-4
     # Clipping hides a gradient that is twice as long.
     norms = _losses(rows, 'gradient_norm'), _losses(cut_rows, 'gradient_norm')
@@ -527,7 +533,7 @@ def test_every_head_learns_a_chunk_by_heart(tmp_path, tokenizers, one_chunk, nam
     demos, chunk = one_chunk
     kind, model = EVERY_HEAD[name]
     fields = {'learning_rate': 1e-2, 'ema_decay': 0.0, 'end_weight': 1.0}
-    config = _config(model=model, steps=120 if name == 'flow' else 60, **fields)
+    config = _config(model=model, steps=120 if name == 'flow' else 50, **fields)
     rows = list(train(config, demos, tokenizers / kind, tmp_path / 'run'))
     losses = _losses(rows, 'flow' if name == 'flow' else 'level0')
     assert losses[-5:].mean() < 0.5 * losses[:5].mean()
@@ -558,11 +564,7 @@ def test_a_trace_of_so_many_steps_is_written(trained):
 
 @pytest.mark.parametrize('head', HEADS)
 def test_processes_that_load_data_change_nothing(trained, head):
-    kind = 'fast' if head == 'fast' else 'rvq'
-    runs = [
-        trained(kind=kind, model=HEADS[head], steps=10, **fields)[0]
-        for fields in ({}, {'data_workers': 2})
-    ]
+    runs = [trained(**HEADS[head], **fields)[0] for fields in ({}, {'data_workers': 2})]
     assert same(weights(runs[0]), weights(runs[1]))
 
 

@@ -5,6 +5,7 @@ import contextlib
 import dataclasses
 import inspect
 import json
+import multiprocessing
 import signal
 import socket
 import subprocess
@@ -18,6 +19,7 @@ import numpy as np
 from project_files import ROOT
 import pytest
 import remote_helpers as h
+from warm_processes import CONTEXT
 
 from faster_core.embodiment import Embodiment
 from faster_core.errors import (
@@ -93,7 +95,7 @@ def test_the_client_has_the_methods_of_a_policy_that_others_use():
         'predict': ('observation', 'num_levels', 'on_chunk'),
         'check_instruction': ('text',),
         'make_example': (),
-        'warmup': ('iterations',),
+        'warmup': ('iterations', 'coarse'),
         'reset': ('seed',),
     }
     for name, parameters in methods.items():
@@ -679,20 +681,36 @@ def checkpoint(tmp_path_factory):
     return make_tiny_checkpoint(tmp_path_factory.mktemp('checkpoint') / 'tiny')
 
 
+SIGNALS = {'INT': signal.SIGINT, 'TERM': signal.SIGTERM}
+
+
+@pytest.fixture(scope='module')
+def servers(checkpoint):
+    """A process for each of the signals, started together: the import of torch takes seconds."""
+    command = [sys.executable, '-m', 'faster_vla_ros.cli', 'serve', '--checkpoint', checkpoint]
+    processes = {
+        name: subprocess.Popen(
+            [*map(str, command), '--port', '0', '--device', 'cpu', '--warmup', '1'],
+            cwd=ROOT,
+            stdout=subprocess.PIPE,
+            stderr=subprocess.STDOUT,
+            text=True,
+        )
+        for name in SIGNALS
+    }
+    yield processes
+    for process in processes.values():
+        process.kill()
+        process.communicate(timeout=30)
+
+
 @pytest.mark.timeout(400)
-@pytest.mark.parametrize('number', [signal.SIGINT, signal.SIGTERM], ids=['INT', 'TERM'])
-def test_serve_serves_a_checkpoint_until_it_is_told_to_end(checkpoint, number):
+@pytest.mark.parametrize('name', SIGNALS)
+def test_serve_serves_a_checkpoint_until_it_is_told_to_end(checkpoint, servers, name):
     from faster_core.policy import Policy
     from faster_core.policy.checkpoint import checkpoint_sha256
 
-    command = [sys.executable, '-m', 'faster_vla_ros.cli', 'serve', '--checkpoint', checkpoint]
-    process = subprocess.Popen(
-        [*map(str, command), '--port', '0', '--device', 'cpu', '--warmup', '1'],
-        cwd=ROOT,
-        stdout=subprocess.PIPE,
-        stderr=subprocess.STDOUT,
-        text=True,
-    )
+    process = servers[name]
     try:
         line = next((t for t in process.stdout if 'serving on' in t), '')
         address = line.split('serving on ')[1].split(';')[0]
@@ -701,7 +719,7 @@ def test_serve_serves_a_checkpoint_until_it_is_told_to_end(checkpoint, number):
             observation = h.observation(instruction='pick up the red block')
             local = Policy.from_pretrained(checkpoint, device='cpu').predict(observation)
             assert equal(client.predict(observation), local)
-            process.send_signal(number)
+            process.send_signal(SIGNALS[name])
             assert process.wait(60.0) == 0
             with pytest.raises(RemoteUnavailableError):
                 client.predict(observation)
@@ -712,10 +730,12 @@ def test_serve_serves_a_checkpoint_until_it_is_told_to_end(checkpoint, number):
 
 
 @pytest.mark.timeout(400)
-def test_bench_remote_measures_every_size_and_way(checkpoint, capsys):
+def test_bench_remote_measures_every_size_and_way(checkpoint, capsys, monkeypatch):
+    from faster_core.evaluation import remote as module
     from faster_core.evaluation.remote import SIZES, WAYS
     from faster_vla_ros import cli
 
+    monkeypatch.setattr(module, 'WARMUP', 3)
     options = ['--checkpoint', str(checkpoint), '--device', 'cpu', '--warmup', '1']
     assert cli.main(['bench-remote', *options, '--iterations', '3', '--json']) == 0
     report = json.loads(capsys.readouterr().out, parse_constant=pytest.fail)
@@ -734,9 +754,10 @@ def test_bench_remote_measures_every_size_and_way(checkpoint, capsys):
 
 
 @pytest.mark.timeout(200)
-def test_the_commands_say_what_is_wrong_without_a_traceback(tmp_path, capsys):
+def test_the_commands_say_what_is_wrong_without_a_traceback(tmp_path, capsys, monkeypatch):
     from faster_vla_ros import cli
 
+    monkeypatch.setattr(multiprocessing, 'get_context', lambda method: CONTEXT)
     none = str(tmp_path / 'none')
     for command in ('serve', 'bench-remote'):
         assert cli.main([command, '--checkpoint', none]) == 2

@@ -259,11 +259,11 @@ def test_a_rejection_is_logged_published_and_moves_nothing(fr3, monkeypatch, cha
     assert wire.session.spin_until(lambda: errors, PATIENT)
     assert errors[0].startswith('fr3_arm_controller/joint_trajectory rejected: ')
     assert reason in errors[0]
+    wire.session.spin(0.3)
     (report,) = wire.collect(DiagnosticArray, '/diagnostics', qos=10)
     status = next(s for s in report.status if s.name == 'mujoco_robot: fr3_arm_controller')
     assert reason in status.message and status.level == status.WARN
     assert int({v.key: v.value for v in status.values}['rejected']) >= 1
-    wire.session.spin(0.3)
     np.testing.assert_allclose(positions(node, 'arm'), before, atol=0.01)
 
 

@@ -1,5 +1,6 @@
 """`faster-vla bench policy`: what it reports, on small sizes."""
 
+import functools
 import json
 
 import numpy as np
@@ -7,8 +8,9 @@ import pytest
 import torch
 
 from faster_core.errors import ConfigError
+from faster_core.evaluation.speed import limits
+from faster_core.evaluation.speed import measure as module
 from faster_core.evaluation.speed.contestants import demo_contestants, paper_contestants
-from faster_core.evaluation.speed.limits import measure_peaks
 from faster_core.evaluation.speed.measure import MANY_PASSES_EVERY, measure
 from faster_core.evaluation.speed.presets import SPEED_PRESETS
 from faster_core.evaluation.speed.report import draw, STAGES, table
@@ -16,6 +18,15 @@ from faster_core.evaluation.speed.run import compare, HEADS
 from faster_core.policy import Policy
 
 CPU = torch.device('cpu')
+measure_peaks = functools.cache(limits.measure_peaks)
+
+
+@pytest.fixture(scope='module', autouse=True)
+def _warm_and_measured():
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(module, 'WARMUP', 1)
+        patch.setattr(limits, 'measure_peaks', measure_peaks)
+        yield
 
 
 @pytest.fixture(scope='module')

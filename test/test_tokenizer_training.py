@@ -381,7 +381,7 @@ def test_a_robot_never_trained_on_is_encoded_by_the_same_weights(tmp_path):
     one, two = _sets(tmp_path)
     config = _by_kind(
         robots={'one': KIND_ROBOTS['one']},
-        steps=200,
+        steps=100,
         learning_rate=3e-3,
         model={**BY_KIND, 'width': 32, 'ema_decay': 0.9},
     )

@@ -33,6 +33,8 @@ POLITE = (
     'trap "echo $0 >> $NOTES; exit 0" INT; echo $0 >> $NOTES.up; echo up; '
     'while :; do sleep 0.05; done'
 )
+# Waits until the other one, which is polite, can be asked to end.
+UP = 'while ! grep -qs {} $NOTES.up; do sleep 0.05; done'
 
 
 def stubbed(scripts):
@@ -217,7 +219,7 @@ def test_a_policy_that_is_left_out_is_told_at_the_start(notes, monkeypatch, capf
 
 
 def test_a_process_that_ends_by_itself_ends_the_others_with_status_1(notes, monkeypatch, capfd):
-    failing = {'mujoco_robot': 'echo no display found; sleep 3; exit 4'}
+    failing = {'mujoco_robot': f'echo no display found; {UP.format("action_dispatcher")}; exit 4'}
     monkeypatch.setattr(module, 'Supervisor', stubbed(failing))
     assert module.bring_up(two_nodes(), threading.Event()) == 1
     said = capfd.readouterr()
@@ -227,7 +229,8 @@ def test_a_process_that_ends_by_itself_ends_the_others_with_status_1(notes, monk
 
 
 def test_a_process_that_ends_by_itself_later_ends_the_others_too(notes, monkeypatch, capfd):
-    monkeypatch.setattr(module, 'Supervisor', stubbed({'action_dispatcher': 'sleep 2; exit 0'}))
+    ending = f'{UP.format("mujoco_robot")}; exit 0'
+    monkeypatch.setattr(module, 'Supervisor', stubbed({'action_dispatcher': ending}))
     monkeypatch.setattr(module, '_announce_when_ready', lambda *_: None)
     assert module.bring_up(two_nodes(), threading.Event()) == 1
     assert 'action_dispatcher ended with status 0 by itself' in capfd.readouterr().err
@@ -236,9 +239,9 @@ def test_a_process_that_ends_by_itself_later_ends_the_others_too(notes, monkeypa
 
 def test_a_graph_that_never_gets_ready_is_ended_with_status_1(notes, monkeypatch, capfd):
     monkeypatch.setattr(module, 'Supervisor', stubbed({}))
-    monkeypatch.setattr(module, 'READY_TIMEOUT', 4.0)
+    monkeypatch.setattr(module, 'READY_TIMEOUT', 2.0)
     assert module.bring_up(two_nodes(), threading.Event()) == 1
-    assert 'not ready after 4 s: mujoco_robot (silent)' in capfd.readouterr().err
+    assert 'not ready after 2 s: mujoco_robot (silent)' in capfd.readouterr().err
     assert notes() == ['action_dispatcher', 'mujoco_robot']
 
 

@@ -27,8 +27,8 @@ PRELOADED = [
     'transformers.modeling_layers',
     'transformers.modeling_utils',
 ]
-_CONTEXT = multiprocessing.get_context('forkserver')
-_CONTEXT.set_forkserver_preload(PRELOADED)
+CONTEXT = multiprocessing.get_context('forkserver')
+CONTEXT.set_forkserver_preload(PRELOADED)
 
 
 class Warm:
@@ -37,15 +37,18 @@ class Warm:
     def __init__(self, log, function, *args, **environment):
         self._log = log
         log.touch()
-        self._process = _CONTEXT.Process(target=_run, args=(log, environment, function, args))
+        self._process = CONTEXT.Process(target=_run, args=(log, environment, function, args))
         self._process.start()
 
     def wait(self, timeout):
         """Return (status, what it said); a process that takes longer is killed."""
         self._process.join(timeout)
+        self.kill()
+        return self._process.exitcode, self._log.read_text(encoding='utf-8')
+
+    def kill(self):
         self._process.kill()
         self._process.join()
-        return self._process.exitcode, self._log.read_text(encoding='utf-8')
 
 
 def _run(log, environment, function, args):
@@ -82,7 +85,6 @@ def group(folder, count, name, *args, timeout=200):
         'LOCAL_WORLD_SIZE': str(count),
         'MASTER_ADDR': '127.0.0.1',
         'MASTER_PORT': str(free_port()),
-        'OMP_NUM_THREADS': '1',
         'GLOO_SOCKET_IFNAME': 'lo',
     }
     processes = [
@@ -97,6 +99,10 @@ def group(folder, count, name, *args, timeout=200):
         )
         for rank in range(count)
     ]
-    for process in processes:
-        status, said = process.wait(timeout)
-        assert status == 0, said[-3000:]
+    try:
+        for process in processes:
+            status, said = process.wait(timeout)
+            assert status == 0, said[-3000:]
+    finally:
+        for process in processes:
+            process.kill()
