@@ -7,7 +7,7 @@ on the chunk; both come from one process, so their DDS source timestamps order t
 from __future__ import annotations
 
 import collections
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 import dataclasses
 import math
 import time
@@ -19,6 +19,7 @@ from std_msgs.msg import Bool, Float32
 
 from faster_core.chunk import StageTiming
 from faster_vla_msgs.msg import ChunkReport, InferenceTiming
+from faster_vla_ros.compat.message_info import with_info
 from faster_vla_ros.session import LATCHED, Session
 
 TIMING_TOPIC = '/policy_node/timing'
@@ -91,8 +92,8 @@ class Observer:
         self.clear()
         subscribe = session.node.create_subscription
         subscribe(InferenceTiming, TIMING_TOPIC, self._take_timing, 10)
-        subscribe(ChunkReport, REPORT_TOPIC, self._take_report, 10)
-        subscribe(JointState, COMMAND_TOPIC, self._take_command, 10)
+        subscribe(ChunkReport, REPORT_TOPIC, with_info(self._take_report), 10)
+        subscribe(JointState, COMMAND_TOPIC, with_info(self._take_command), 10)
         subscribe(Bool, SUCCESS_TOPIC, self._take_success, LATCHED)
         subscribe(Float32, FACTOR_TOPIC, self._take_factor, 10)
         subscribe(CompressedImage, CAMERA_TOPIC, self._take_frame, _SENSOR_QOS)
@@ -132,7 +133,7 @@ class Observer:
         )
         self._completed(record)
 
-    def _take_report(self, msg: ChunkReport, info: Any) -> None:
+    def _take_report(self, msg: ChunkReport, info: Mapping[str, int]) -> None:
         at = info['source_timestamp']
         if not msg.num_rows:
             self.flushes_ns.append(at)
@@ -144,7 +145,7 @@ class Observer:
             self._match_commands()
         self._completed(record)
 
-    def _take_command(self, _: JointState, info: Any) -> None:
+    def _take_command(self, _: JointState, info: Mapping[str, int]) -> None:
         self.last_command_at = time.monotonic()
         self._commands.append((info['source_timestamp'], info['received_timestamp']))
         self._match_commands()

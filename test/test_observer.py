@@ -14,6 +14,7 @@ from std_msgs.msg import Bool, Float32, Header
 
 from faster_vla_msgs.msg import ChunkReport, InferenceTiming
 from faster_vla_ros import observer as module
+from faster_vla_ros.compat import message_info
 from faster_vla_ros.observer import Observer
 from faster_vla_ros.session import Session
 
@@ -232,3 +233,21 @@ def test_the_wire_gives_the_times_the_matching_needs():
         commands.publish(JointState())
         assert session.spin_until(lambda: observer.chunks[0].first_command_ns, PATIENT)
         assert before < observer.chunks[0].first_command_ns < time.time_ns()
+
+
+@pytest.mark.parametrize('supported', [True, False], ids=['newer', 'humble'])
+def test_times_of_messages_are_there_on_every_distribution(supported, monkeypatch):
+    monkeypatch.setattr(message_info, 'SUPPORTED', supported)
+    seen = []
+    with Session(domain=DOMAIN, localhost=True) as session:
+        take = message_info.with_info(lambda message, info: seen.append((message, info)))
+        session.node.create_subscription(Bool, 'told', take, 1)
+        publisher = session.node.create_publisher(Bool, 'told', 1)
+        assert session.spin_until(publisher.get_subscription_count, PATIENT)
+        before = time.time_ns()
+        publisher.publish(Bool(data=True))
+        assert session.spin_until(lambda: seen, PATIENT)
+    ((message, info),) = seen
+    assert message.data
+    assert before <= info['source_timestamp'] <= info['received_timestamp'] <= time.time_ns()
+    assert (info['source_timestamp'] == info['received_timestamp']) is not supported
