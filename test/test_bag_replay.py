@@ -15,6 +15,7 @@ pytest.importorskip('faster_vla_msgs')
 pytest.importorskip('cv2')
 pytest.importorskip('rosbags', reason='writes and reads bags: pip install .[data]')
 
+from bags import bag, messages, nanoseconds, rewrite, store, type_name
 from fake_policy import FakePolicy
 from geometry_msgs.msg import TwistStamped
 from image_files import jpeg
@@ -25,8 +26,6 @@ from rclpy.node import Node
 from rclpy.serialization import deserialize_message
 from rclpy.time import Time
 from ros_contexts import kept_context
-from rosbags.rosbag2 import Reader, StoragePlugin, Writer
-from rosbags.typesys import get_typestore, Stores
 from rosgraph_msgs.msg import Clock
 from sensor_msgs.msg import CompressedImage, Image, JointState
 from std_msgs.msg import String
@@ -92,47 +91,9 @@ LOSSLESS = {f'qos_overrides./{t}.subscription.reliability': 'reliable' for t in 
 TICK = 500_000_000
 
 
-@functools.cache
-def store():
-    return get_typestore(Stores.ROS2_HUMBLE)
-
-
-def type_name(topic):
-    kind = TOPICS[topic]
-    return f'{kind.__module__.split(".")[0]}/msg/{kind.__name__}'
-
-
-@contextlib.contextmanager
-def bag(path):
-    """Write a bag; yields what writes topic, time (ns) and serialised message."""
-    with Writer(path, version=8, storage_plugin=StoragePlugin.SQLITE3) as writer:
-        of = {t: writer.add_connection(f'/{t}', type_name(t), typestore=store()) for t in TOPICS}
-        yield lambda topic, at, data: writer.write(of[topic], at, data)
-
-
-def messages(path):
-    """Return topic, time (ns) and serialised message of all in a bag, in its order."""
-    with Reader(path) as reader:
-        return [(c.topic.lstrip('/'), at, bytes(data)) for c, at, data in reader.messages()]
-
-
 def stamp_of(topic, data):
     """Return the stamp (ns) of a serialised message."""
-    return nanoseconds(store().deserialize_cdr(data, type_name(topic)))
-
-
-def nanoseconds(message):
-    return message.header.stamp.sec * 10**9 + message.header.stamp.nanosec
-
-
-def rewrite(source, target, change):
-    """Write a bag anew; `change(number, message)` returns the message to write, None for none."""
-    with bag(target) as write:
-        for number, (topic, at, data) in enumerate(messages(source)):
-            message = change(number, store().deserialize_cdr(data, type_name(topic)))
-            if message is not None:
-                write(topic, at, bytes(store().serialize_cdr(message, type_name(topic))))
-    return target
+    return nanoseconds(store().deserialize_cdr(data, type_name(TOPICS[topic])))
 
 
 @dataclasses.dataclass(frozen=True)
@@ -316,7 +277,7 @@ def live(context, tmp_path_factory):
     """Path of a bag, and the run that was recorded into it."""
     path = tmp_path_factory.mktemp('bags') / 'live'
     with (
-        bag(path) as write,
+        bag(path, TOPICS) as write,
         active(context, write=write) as (node, executor),
         sender(context) as (robot, publishers),
         ThreadPoolExecutor() as threads,
@@ -442,7 +403,7 @@ def test_replay_of_a_bag_with_one_other_joint_value_gives_another_state(live, co
             return dataclasses.replace(message, position=other)
         return message
 
-    replayed = replay(context, rewrite(path, tmp_path / 'changed', change))
+    replayed = replay(context, rewrite(path, tmp_path / 'changed', TOPICS, change))
     found = differences(run, replayed)
     assert (sample.stamp, 'state') in found
     assert {what for _, what in found} == {'state'}
@@ -457,5 +418,5 @@ def test_replay_of_a_bag_without_one_image_lacks_its_observation(live, context, 
         is_lost = hasattr(message, 'format') and nanoseconds(message) == exposed
         return None if is_lost else message
 
-    replayed = replay(context, rewrite(path, tmp_path / 'without', change))
+    replayed = replay(context, rewrite(path, tmp_path / 'without', TOPICS, change))
     assert (lost, 'missing') in differences(run, replayed)

@@ -177,8 +177,9 @@ def test_of_two_robots_under_namespaces_each_follows_its_own_chunks_only():
         assert all(abs(two.seen.positions[j] - at) < 0.01 for j, at in two.start.items())
         assert not two.reports
         two.turn(0.8)
-        assert one.turned(0.8)
+        one.session.spin(0.5)
         assert len(one.reports) == one.sent
+        assert all(abs(one.seen.positions[j] - one.start[j] - TURN) < 0.01 for j in one.firsts)
         endings = one.run.stop() + two.run.stop()
     assert all(e.clean for e in endings), endings
 

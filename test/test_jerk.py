@@ -88,7 +88,7 @@ def test_braking_changes_the_acceleration_little_by_little_and_ends_at_the_point
 def test_a_trajectory_to_rest_has_the_same_way():
     limiter = arm()
     walk(limiter, np.linspace([0, 0], [0.5, 0.5], 40))
-    way = brake(limiter, lead=PERIOD)
+    way = brake(limiter, lead=PERIOD, tick=TICK)
     assert (np.diff(way.times) > 0).all()
     assert (way.velocities[-1] == 0).all()
     assert way.positions[-1] == pytest.approx(limiter.resting_point(), abs=1e-6)

@@ -127,7 +127,7 @@ class Dispatcher:
             return Answer(success=False, message=f'no fresh feedback of {", ".join(stale)}')
         if self._enabled:
             return Answer(success=True, message='already enabled')
-        self._enabled, self._started = True, False
+        self._enabled, self._started, self._taken = True, False, frozenset()
         self._admission.begin_anew()
         self._row_goals = {}
         self._message = 'waiting for the first chunk'
@@ -287,7 +287,7 @@ class Dispatcher:
         if self._exceeding and action in (Action.FOLLOW, Action.LIMIT):
             action, found = Action.LIMIT, ', '.join(self._exceeding)
             components = tuple(dict.fromkeys((*components, *self._exceeding)))
-            exceeded = f'no trajectory keeps the limits between its points: {found}'
+            exceeded = f'the trajectory exceeds limits between its points: {found}'
             message = f'{message}; {exceeded}' if message else exceeded
         return Tick(
             commands=commands,

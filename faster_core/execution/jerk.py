@@ -71,8 +71,11 @@ class JerkPositionLimiter(PositionLimiter):
         way = self._braking()
         return self._in_range(np.array(way.at_time(way.duration)[0]))
 
-    def way_to_rest(self, lead: float) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+    def way_to_rest(
+        self, lead: float, soonest: float
+    ) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
         """Return times [K], positions [K, d] and velocities [K, d] of braking from now on."""
+        del soonest
         way = self._braking()
         if way.duration <= _REST_STEP:
             rest = self.resting_point()

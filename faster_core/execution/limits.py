@@ -15,6 +15,8 @@ from faster_core.execution.config import ComponentConfig
 _ROUNDING = 1e-3
 # Two times closer than this are one (seconds).
 SAME_TIME = 1e-3
+# Points of a trajectory are this far apart (s) at least.
+APART = 1e-6
 # Nobody brakes for what is farther away (rad or m).
 _FAR = 1e6
 # Slower than this (rad/s or m/s) is standing still.
@@ -95,27 +97,46 @@ class PositionLimiter:
         """
         self._move(_slower(self.velocity, self.config.max_acceleration * dt), dt)
 
-    def way_to_rest(self, lead: float) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+    def way_to_rest(
+        self, lead: float, soonest: float
+    ) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
         """Return times [K], positions [K, d] and velocities [K, d] of braking from now on.
 
-        Every dimension ends at x + v |v| / 2a after |v| / a seconds, or with the next one up to
-        `SAME_TIME` later, braking as much more gently. Without acceleration limits, and for what
-        stands already, that is one point `lead` seconds from now.
+        Every dimension ends at x + v |v| / 2a after |v| / a seconds; or a little later, braking as
+        much more gently, where it has room for that: not sooner than `soonest`, and together with
+        another one that ends up to `SAME_TIME` later.
+
+        Args:
+            lead: seconds to the one point of what stands, or almost does.
+            soonest: seconds.
         """
-        x, v = self.position, self.velocity
-        stops = np.abs(v) / self.config.max_acceleration
-        ends: list[float] = []  # from the last one on
-        for t in np.unique(np.maximum(stops[stops > 0], SAME_TIME))[::-1]:
-            if not ends or ends[-1] - t > SAME_TIME:
-                ends.append(float(t))
-        times = np.array(ends[::-1] or [lead])
-        own = times[np.searchsorted(times, stops)]
-        t = times[:, None]
-        left = np.abs(v) * np.maximum(1.0 - t / own, 0.0)
-        ways = np.sign(v) * (np.abs(v) + left) / 2.0 * np.minimum(t, own)
-        if not ends:
-            left, ways = np.zeros((1, len(x))), np.zeros((1, len(x)))
-        return times, self._in_range(x + ways), np.sign(v) * left
+        stops = np.abs(self.velocity) / self.config.max_acceleration
+        speed = np.where(stops > 0.0, np.abs(self.velocity), 0.0)
+        own, times = np.maximum(stops, APART), []
+        for i in np.argsort(-stops):
+            others = min(times, default=lead)
+            if stops[i] < SAME_TIME and stops[i] <= others / 4.0:
+                break
+            wished = others if times and others - stops[i] <= SAME_TIME else stops[i]
+            wished = max(wished, soonest)
+            near = wished - stops[i] <= APART
+            own[i] = wished if near or self._has_room(wished / 2.0)[i] else stops[i]
+            times.append(own[i])
+        # What is left hardly moves: a cubic to rest at the next point keeps its acceleration.
+        others, left = min(times, default=lead), own < SAME_TIME
+        point = max(4.0 * stops[left].max(initial=0.0), soonest)
+        if point < others and not self._has_room(others / 3.0)[left].all():
+            times.append(point)
+        knots = np.unique(times) if times else np.array([lead])
+        t, sign = knots[:, None], np.sign(self.velocity)
+        rest = speed * np.maximum(1.0 - t / own, 0.0)
+        ways = sign * (speed + rest) / 2.0 * np.minimum(t, own)
+        return knots, self._in_range(self.position + ways), sign * rest
+
+    def _has_room(self, t: float) -> np.ndarray:
+        """Return [d] whether it stays in its range at its speed for `t` seconds."""
+        end = self.position + self.velocity * t
+        return self._in_range(end) == end
 
     def _in_range(self, place: np.ndarray) -> np.ndarray:
         """Return a place in the range; a start outside of it is not jumped back from."""

@@ -71,7 +71,7 @@ class Motion:
         """Return how a position component goes on from now on: `plan`, or to rest without one."""
         limiter = self._limiters[name]
         if plan is None:
-            return brake(limiter, lead=lead)
+            return brake(limiter, lead=lead, tick=tick)
         return follow(limiter, plan, self._slices[name], now=now, lead=lead, tick=tick)
 
     def follow(self, before: np.ndarray, target: np.ndarray, dt: float) -> tuple[str, ...]:

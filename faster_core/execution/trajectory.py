@@ -18,19 +18,21 @@ import dataclasses
 
 import numpy as np
 
-from faster_core.execution.limits import PositionLimiter, SAME_TIME
+from faster_core.execution.limits import APART, PositionLimiter, SAME_TIME
 from faster_core.execution.plan import Plan
 
 # The path is followed in steps of this share of a row's period, or of the tick if it is longer.
 _STEPS_PER_ROW = 4
 # Shares of the limit of acceleration for the first steps of a path, tried for each dimension: a
-# sampled set-point takes on a speed at once, a cubic from where it is has to get there. 0: in
-# these steps it brakes instead, which it must just before the end of its range.
+# sampled set-point takes on a speed at once, a cubic from where it is has to get there. 0: it
+# brakes to rest and goes on from there, as it must where just that leads to the end of its range.
 _SHARES, _NUM_FIRST = (1.0, 0.35, 0.1, 0.0), 2
 # Steps (s) are never shorter: a path takes time to compute, and nothing else is done meanwhile.
 _LEAST_STEP = 0.005
 # Steps after which a path that does not come to rest is given up.
 _MOST_STEPS = 100_000
+# So near to the end of a range (rad or m) is at it.
+_FINE = 1e-5
 # Excess over a limit that counts as rounding.
 _ROUNDING = 1e-2
 
@@ -64,8 +66,8 @@ def follow(
     """Return the rest of a plan as a trajectory within the limits, ending at rest.
 
     Its points are the rows, or those of the path if the cubic between rows would exceed a limit.
-    Where none is within them (the set-point moves outwards beyond a range that was narrowed, or
-    has to stop within two ticks before its end) it is the one that exceeds them least.
+    Where none is found within them, as where the set-point moves outwards beyond a range that was
+    narrowed, it is the one that exceeds them least.
 
     Args:
         limiter: where the set-point is and how fast it moves; left as it is.
@@ -78,18 +80,17 @@ def follow(
     """
     later = plan.times[plan.times >= now + lead] - now
     if not later.size:
-        return brake(limiter, lead=lead)
+        return brake(limiter, lead=lead, tick=tick)
     wide = max(tick, float(np.median(np.diff(plan.times))) / _STEPS_PER_ROW)
     shares = _SHARES if limiter.sampled else (1.0,)
-    many = _repeated(limiter, len(shares))
-    # How far a path goes between its ticks, and may out of the range.
-    near = np.minimum(many.config.max_acceleration * tick, many.config.max_velocity) * tick / 8.0
+    many, many_shares = _repeated(limiter, len(shares)), np.repeat(shares, limiter.position.size)
+    near = _near(many, tick)
     best, least = None, np.inf
     steps = (max(step, _LEAST_STEP) for step in (wide, tick, tick / 2.0))
     for step in dict.fromkeys(steps):
-        paths = _paths(many, np.repeat(shares, limiter.position.size), plan, columns, now, step)
-        for times in _choices(paths.times, later, lead):
-            points, excess = _best(many, len(shares), _at(paths, times), near)
+        paths = _paths(many, many_shares, plan, columns, now, step)
+        for choice in _choices(many, many_shares, paths, later, lead):
+            points, excess = _best(many, len(shares), choice, near)
             if excess <= 1.0 + _ROUNDING:
                 return points
             if excess < least:
@@ -97,10 +98,25 @@ def follow(
     return dataclasses.replace(best, within_limits=False)
 
 
-def brake(limiter: PositionLimiter, *, lead: float) -> Trajectory:
-    """Return how a component comes to rest; what stands gets one point, `lead` seconds away."""
-    times, positions, velocities = limiter.way_to_rest(lead)
-    return Trajectory(times=times, positions=positions, velocities=velocities)
+def brake(limiter: PositionLimiter, *, lead: float, tick: float) -> Trajectory:
+    """Return how a component comes to rest; what stands gets one point, `lead` seconds away.
+
+    Args:
+        limiter: where the set-point is and how fast it moves.
+        lead: seconds.
+        tick: seconds between two ticks; the first point does not come sooner if it need not.
+    """
+    times, positions, velocities = limiter.way_to_rest(lead, tick)
+    made = Trajectory(times=times, positions=positions, velocities=velocities)
+    kept = _excess(limiter, made, _near(limiter, tick)).max() <= 1.0 + _ROUNDING
+    return made if kept else dataclasses.replace(made, within_limits=False)
+
+
+def _near(limiter: PositionLimiter, tick: float) -> np.ndarray:
+    """Return [d] how far a path goes between its ticks, and may out of the range."""
+    config = limiter.config
+    way = np.minimum(config.max_acceleration * tick, config.max_velocity) * tick / 8.0
+    return np.maximum(way, _FINE)
 
 
 def _repeated(limiter: PositionLimiter, count: int) -> PositionLimiter:
@@ -132,16 +148,18 @@ def _paths(
         now: seconds on the plan's clock.
         step: seconds, about.
     """
-    ghost, full = copy.copy(limiter), limiter.config
+    ghost, full, brakes = copy.copy(limiter), limiter.config, shares == 0.0
     gentle = dataclasses.replace(
-        full, max_acceleration=full.max_acceleration * np.where(shares > 0, shares, 1.0)
+        full, max_acceleration=full.max_acceleration * np.where(brakes, 1.0, shares)
     )
     count = max(1, round((plan.end - now) / step + 0.499))
     step = (plan.end - now) / count
     targets = np.array([plan.sample(now + step * k)[columns] for k in range(count + 1)])
     targets = np.tile(targets, len(shares) // targets.shape[1])
     age = step / 2.0 if limiter.sampled else 0.0
-    points = []
+    # At the first knot it stands or brakes, whatever it does then.
+    resting_from = np.where(brakes, np.maximum(_stops(limiter), APART), 0.0)
+    points, before = [], 0.0
     for k in range(_MOST_STEPS):
         end = step * (k + 1)
         ghost.config = gentle if k < _NUM_FIRST else full
@@ -152,15 +170,44 @@ def _paths(
         else:
             ghost.settle(step)
         position, velocity = ghost.position - age * ghost.velocity, ghost.velocity
-        if k < _NUM_FIRST:
-            braked = _braked(limiter, end - age)
-            position, velocity = np.where(shares > 0, (position, velocity), braked)
+        if (braking := resting_from > before).any():
+            position, velocity = np.where(
+                braking, _braked(limiter, end - age), (position, velocity)
+            )
             there = (ghost.position, ghost.velocity)
-            ghost.position, ghost.velocity = np.where(shares > 0, there, _braked(limiter, end))
-        points.append((end - age, position, velocity))
+            ghost.position, ghost.velocity = np.where(braking, _braked(limiter, end), there)
+        before = end - age
+        points.append((before, position, velocity))
     points.append((points[-1][0] + step, ghost.position, np.zeros_like(ghost.position)))
     times, positions, velocities = map(np.array, zip(*points, strict=True))
     return Trajectory(times=times, positions=positions, velocities=velocities)
+
+
+def _with_stops(limiter: PositionLimiter, brakes: np.ndarray, path: Trajectory) -> Trajectory:
+    """Return a path with further points where those dimensions that brake ([d] bool) stand."""
+    stops = np.where(brakes, _stops(limiter), 0.0)
+    # A cubic to rest at the first knot keeps the acceleration of what stops long before it.
+    extra = np.unique(stops[stops > path.times[0] / 4.0])
+    extra = extra[np.diff(extra, append=np.inf) > APART]
+    extra = extra[np.abs(extra[:, None] - path.times).min(axis=1) > APART]
+    there = _at(path, extra)
+    braked = np.array([_braked(limiter, t) for t in extra]).reshape(-1, 2, len(stops))
+    # Until the first knot at which it stands.
+    last = path.times[np.searchsorted(path.times, stops)]
+    own = brakes & (extra[:, None] <= last)
+    positions = np.where(own, braked[:, 0], there.positions)
+    velocities = np.where(own, braked[:, 1], there.velocities)
+    order = np.argsort(np.concatenate([path.times, extra]))
+    return Trajectory(
+        times=np.concatenate([path.times, extra])[order],
+        positions=np.concatenate([path.positions, positions])[order],
+        velocities=np.concatenate([path.velocities, velocities])[order],
+    )
+
+
+def _stops(limiter: PositionLimiter) -> np.ndarray:
+    """Return [d] seconds that braking takes."""
+    return np.abs(limiter.velocity) / limiter.config.max_acceleration
 
 
 def _braked(limiter: PositionLimiter, t: float) -> tuple[np.ndarray, np.ndarray]:
@@ -171,20 +218,34 @@ def _braked(limiter: PositionLimiter, t: float) -> tuple[np.ndarray, np.ndarray]
     return limiter.position + way, np.sign(limiter.velocity) * left
 
 
-def _choices(knots: np.ndarray, rows: np.ndarray, lead: float) -> Iterator[np.ndarray]:
-    """Yield times of points: the rows and on to rest; or knots, of which the first comes sooner.
+def _choices(
+    limiter: PositionLimiter,
+    shares: np.ndarray,
+    paths: Trajectory,
+    rows: np.ndarray,
+    lead: float,
+) -> Iterator[Trajectory]:
+    """Yield paths by fewer points, or by more.
+
+    The rows and on to rest; the knots, of which the first comes sooner and sooner; the knots and
+    where those that brake stand.
 
     Args:
-        knots: [N] of a path to rest, seconds from now.
-        rows: [R] likewise, R >= 1.
+        limiter: of all paths.
+        shares: as in `_paths`.
+        paths: to rest.
+        rows: [R] seconds from now, R >= 1.
         lead: seconds to the first point, if that can be.
     """
+    knots = paths.times
     rows = rows[rows > knots[0]]
     if rows.size:
-        yield np.concatenate([rows, knots[knots > rows[-1] + SAME_TIME]])
+        yield _at(paths, np.concatenate([rows, knots[knots > rows[-1] + SAME_TIME]]))
     latest = min(int(np.searchsorted(knots, lead)), len(knots) - 1)
     for first in dict.fromkeys((latest, latest // 2, min(latest, 1), 0)):
-        yield knots[first:]
+        yield _at(paths, knots[first:])
+    if (brakes := shares == 0.0).any():
+        yield _with_stops(limiter, brakes, paths)
 
 
 def _best(
@@ -215,10 +276,11 @@ def _at(path: Trajectory, times: np.ndarray) -> Trajectory:
     start, left, right = path.positions[i], path.velocities[i], path.velocities[i + 1]
     secant = (path.positions[i + 1] - start) / h
     b, c = 3.0 * secant - 2.0 * left - right, left + right - 2.0 * secant
+    at_end = (times >= path.times[-1])[:, None]  # exactly there, and at rest
     return Trajectory(
         times=times,
-        positions=start + h * s * (left + s * (b + s * c)),
-        velocities=left + s * (2.0 * b + 3.0 * s * c),
+        positions=np.where(at_end, path.positions[-1], start + h * s * (left + s * (b + s * c))),
+        velocities=np.where(at_end, path.velocities[-1], left + s * (2.0 * b + 3.0 * s * c)),
     )
 
 

@@ -174,7 +174,6 @@ class Fuzz:
                 self.now,
                 (way.times, way.positions, way.velocities),
                 (self.measured[name], self.speed[name]),
-                told=not way.within_limits,
             )
         if self.pure:
             self.blend.compare(self.now, row, np.full(len(row), 2e-3))
@@ -188,7 +187,6 @@ class Fuzz:
             'outcomes': dict(self.outcomes.most_common()),
             'executed_share': round(self.executed / total, 4),
             'commands_checked': self.limits.num_checked,
-            'trajectories_told_to_exceed': self.limits.num_told,
             'rows_compared_with_the_blend': self.blend.num_compared,
             'limit_violations': len(self.limits.violations),
             'blend_violations': len(self.blend.violations),

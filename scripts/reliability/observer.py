@@ -24,9 +24,6 @@ SLACK = 1e-3
 ROUNDING = 2e-6
 # Between two points a spline may exceed a limit of the path by this share.
 BULGE = 0.011
-# One of which its sender says that it exceeds a limit, as none keeps them all, does so by this
-# share at most.
-TOLD = 0.5
 # A tick later than so many periods is taken for one of so many: its speed says nothing.
 LATE = 3.0
 # Samples per segment of a spline.
@@ -78,7 +75,6 @@ class LimitObserver:
         self.violations: list[str] = []
         self.num_checked = 0
         self.num_late = 0
-        self.num_told = 0
 
     def silent(self, name: str, time: float | None = None) -> None:
         """Nothing is commanded: what follows starts anew, wherever the robot is then.
@@ -157,8 +153,6 @@ class LimitObserver:
         time: float,
         points: tuple[np.ndarray, np.ndarray, np.ndarray],
         start: tuple[np.ndarray, np.ndarray],
-        *,
-        told: bool = False,
     ) -> None:
         """Judge a trajectory.
 
@@ -167,7 +161,6 @@ class LimitObserver:
             time: when it was sent (s).
             points: times [K] from then, positions [K, d], velocities [K, d].
             start: position and velocity [d] of the set-point when it was sent.
-            told: whether its sender says that it exceeds a limit.
         """
         limits = self._limits[name]
         times, positions, velocities = points
@@ -186,11 +179,9 @@ class LimitObserver:
             np.concatenate([start[0][None], positions]),
             np.concatenate([start[1][None], velocities]),
         )
-        self.num_told += told
-        most = 1 + (TOLD if told else BULGE)
-        if (np.abs(speed) > limits.speed * most).any():
+        if (np.abs(speed) > limits.speed * (1 + BULGE)).any():
             self._tell(name, time, 'speed', np.abs(speed).max(axis=0), f'at most {limits.speed}')
-        if (np.abs(change) > limits.acceleration * most).any():
+        if (np.abs(change) > limits.acceleration * (1 + BULGE)).any():
             found = np.abs(change).max(axis=0)
             self._tell(name, time, 'acceleration', found, f'at most {limits.acceleration}')
         # From a place outside the way leads back in.

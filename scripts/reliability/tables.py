@@ -115,8 +115,6 @@ def fuzz() -> str:
             f'{r["commands_checked"]} | {r["limit_violations"]} | {r["blend_violations"]} of '
             f'{r["rows_compared_with_the_blend"]} | {noticed} |'
         )
-        if told := r.get('trajectories_told_to_exceed'):
-            text += f' ({told} trajectories said that they exceed a limit)'
         sources.append(f'- {text}: {_source(name, r)}')
     return '\n'.join([*lines, '', *sources])
 
