@@ -10,14 +10,16 @@ pytest.importorskip('ruckig')
 
 from faster_core.errors import ConfigError
 from faster_core.execution.jerk import JerkPositionLimiter, JerkVelocityLimiter
-from faster_core.execution.trajectory import brake
+from faster_core.execution.plan import Plan
+from faster_core.execution.trajectory import brake, follow, peak_acceleration
 
 JERK = {'arm__max_jerk': [40.0, 80.0], 'base__max_jerk': [10.0, 20.0]}
 SLACK = 1e-6
 
 
-def arm(position=(0.0, 0.0)):
-    return JerkPositionLimiter(config(**JERK).components['arm'], np.array(position))
+def arm(position=(0.0, 0.0), **changes):
+    made = config(**JERK | changes).components['arm']
+    return JerkPositionLimiter(made, np.array(position))
 
 
 def base():
@@ -92,8 +94,35 @@ def test_a_trajectory_to_rest_has_the_same_way():
     assert (np.diff(way.times) > 0).all()
     assert (way.velocities[-1] == 0).all()
     assert way.positions[-1] == pytest.approx(limiter.resting_point(), abs=1e-6)
-    limiter.settle(0.02)
+    assert way.within_limits
+    limiter.settle(way.times[0])
     assert way.positions[0] == pytest.approx(limiter.position, abs=1e-6)
+
+
+@pytest.mark.parametrize('jerk', [20.0, 100.0, 1000.0, 5000.0])
+def test_trajectories_keep_the_acceleration_between_their_points_too(jerk):
+    rng = np.random.default_rng(3)
+    for _ in range(6):
+        limiter = arm(arm__max_jerk=[jerk, jerk])
+        goal = rng.uniform(-0.9, 0.9, 2)
+        for _ in range(int(rng.integers(0, 60))):
+            limiter.step(goal, goal, TICK)
+        assert brake(limiter, lead=PERIOD, tick=TICK).within_limits
+        rows = np.clip(limiter.position + np.cumsum(rng.uniform(-0.02, 0.02, (16, 2)), 0), -1, 1)
+        plan = Plan(
+            times=0.066 * np.arange(16),
+            values=rows,
+            first_row=0,
+            switching=np.zeros(2, dtype=bool),
+            sequence_id=1,
+        )
+        made = follow(limiter, plan, slice(0, 2), now=0.01, lead=PERIOD, tick=TICK)
+        assert made.within_limits
+        times = np.concatenate([[0.0], made.times])
+        places = np.concatenate([limiter.position[None], made.positions])
+        speeds = np.concatenate([limiter.velocity[None], made.velocities])
+        peak = peak_acceleration(times, places, speeds)
+        assert (peak <= limiter.config.max_acceleration * 1.011).all()
 
 
 def test_velocities_ramp_with_bounded_jerk_and_come_to_zero():

@@ -267,14 +267,15 @@ def test_warming_up_goes_the_whole_way_and_resets():
 
 def test_the_server_warms_the_policy_in_the_thread_that_runs_it():
     policy, threads = h.ServedFake(), []
-    policy.warmup = lambda iterations: threads.append(
-        (threading.current_thread().name, iterations)
+    policy.warmup = lambda iterations, coarse=False: threads.append(
+        (threading.current_thread().name, iterations, coarse)
     )
     with h.serving(policy) as (server, _):
         server.warmup(4)
         with RemotePolicy(server.address, timeout=PATIENT) as client:
             client.predict(h.observation())
-    assert threads == [(next(iter(policy.threads)), 4)]
+    (name,) = policy.threads
+    assert threads == [(name, 4, False), (name, 1, True)]  # coarse chunks may be wanted
 
 
 # --- errors of the policy ---------------------------------------------------------------------

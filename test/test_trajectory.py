@@ -57,7 +57,7 @@ def spline(made, start):
 
 
 def sane(made, lead):
-    assert (np.diff(made.times) > 0).all()
+    assert (np.diff(made.times) > 0.99e-6).all()  # also in nanoseconds
     assert made.times[0] >= min(lead, 5e-4)
     assert (made.velocities[-1] == 0.0).all()
     assert np.isfinite(made.positions).all()
@@ -137,6 +137,28 @@ def test_what_hardly_moves_gets_no_point_of_its_own(others):
     made = brake(start, lead=PERIOD, tick=1e-3)
     assert made.times == pytest.approx([0.105] if others else [PERIOD])
     assert made.positions[-1, 0] == pytest.approx(0.0, abs=1e-6)
+
+
+@pytest.mark.parametrize('apart', [0.0, 3e-18, 5e-7])
+def test_stops_at_almost_one_time_without_room_are_one_point(apart):
+    start = limiter(arm__max_acceleration=[3.0, 7.0])
+    speed = np.array([3.0, 7.0]) * [0.019, 0.019 - apart]
+    ends = speed**2 / 2.0 / [3.0, 7.0]
+    start.config = dataclasses.replace(start.config, upper=ends)
+    start.velocity = speed
+    made = brake(start, lead=PERIOD, tick=TICK)
+    sane(made, 0.0)
+    assert len(made.times) == 1
+    assert made.within_limits
+
+
+def test_from_outside_of_the_range_a_set_point_moves_no_farther_out():
+    start = limiter(position=(1.01, -1.02))
+    for k in range(50):
+        inwards = np.array([0.9 + 0.01 * k, -0.9 - 0.01 * k])
+        start.step(inwards, inwards + 0.01 * np.array([1.0, -1.0]), TICK)
+        assert start.position[0] <= 1.01
+        assert start.position[1] >= -1.02
 
 
 def test_a_stop_within_a_tick_takes_the_tick():
@@ -383,6 +405,9 @@ def test_who_is_enabled_again_sends_its_trajectories_to_all():
     rig = Rail()
     rig.drive(arm_speed=0.5)
     rig.tick()
+    rig.dispatcher.yield_to('teleop', rig.now, taken=['arm'])
+    assert rig.dispatcher.enable(True, rig.now).success
+    assert not rig.tick().trajectories  # it may still be the other one's
     rig.dispatcher.yield_to('teleop', rig.now, taken=['arm'])
     assert rig.dispatcher.enable(True, rig.now).success
     assert rig.send().accepted

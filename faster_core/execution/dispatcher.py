@@ -127,7 +127,7 @@ class Dispatcher:
             return Answer(success=False, message=f'no fresh feedback of {", ".join(stale)}')
         if self._enabled:
             return Answer(success=True, message='already enabled')
-        self._enabled, self._started, self._taken = True, False, frozenset()
+        self._enabled, self._started = True, False
         self._admission.begin_anew()
         self._row_goals = {}
         self._message = 'waiting for the first chunk'
@@ -264,7 +264,7 @@ class Dispatcher:
             blend_steps=self._config.blend_steps,
             sequence_id=chunk.sequence_id,
         )
-        self._turned = True
+        self._turned, self._taken = True, frozenset()
         return dropped
 
     # --- what goes out ------------------------------------------------------------------------

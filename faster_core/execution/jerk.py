@@ -12,10 +12,8 @@ import numpy as np
 import ruckig
 
 from faster_core.execution.config import ComponentConfig
-from faster_core.execution.limits import PositionLimiter, STANDING, VelocityLimiter
+from faster_core.execution.limits import APART, PositionLimiter, STANDING, VelocityLimiter
 
-# Way to rest as points of a trajectory, seconds apart.
-_REST_STEP = 0.02
 # A target that moves as fast as the limit leaves the solver no speed to catch up with; this does.
 _SHARE = 0.999
 # Position, velocity and acceleration, each [d].
@@ -74,15 +72,21 @@ class JerkPositionLimiter(PositionLimiter):
     def way_to_rest(
         self, lead: float, soonest: float
     ) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
-        """Return times [K], positions [K, d] and velocities [K, d] of braking from now on."""
-        del soonest
+        """Return times [K], positions [K, d] and velocities [K, d] of braking from now on.
+
+        Between the points, where the jerk of a dimension changes, the way is a cubic.
+        """
         way = self._braking()
-        if way.duration <= _REST_STEP:
+        if way.duration <= soonest:
             rest = self.resting_point()
-            return np.array([lead]), rest[None], np.zeros_like(rest)[None]
-        times = np.arange(_REST_STEP, way.duration, _REST_STEP)
-        times = np.append(times[times < way.duration - 1e-3], way.duration)
-        states = [way.at_time(t) for t in times]
+            return np.array([max(lead, way.duration)]), rest[None], np.zeros_like(rest)[None]
+        changes = [way.duration]
+        for profile in way.profiles[0]:
+            first = profile.brake.duration
+            changes += [first, *(first + np.cumsum(profile.t))]
+        times = np.unique(changes)
+        times = times[(times > APART) & (np.diff(times, append=np.inf) > APART)]
+        states = [way.at_time(min(t, way.duration)) for t in times]
         positions = np.array([self._in_range(np.array(s[0])) for s in states])
         velocities = np.array([s[1] for s in states])
         velocities[-1] = 0.0

@@ -53,6 +53,11 @@ class PositionLimiter:
         """Whether the set-point stands still."""
         return not self.velocity.any()
 
+    @property
+    def outside(self) -> np.ndarray:
+        """Whether the set-point is outside of its range, [d]."""
+        return (self.position < self.config.lower) | (self.position > self.config.upper)
+
     def stand(self) -> None:
         """Take it that nothing moves: somebody else commands."""
         self.velocity = np.zeros_like(self.position)
@@ -115,17 +120,19 @@ class PositionLimiter:
         own, times = np.maximum(stops, APART), []
         for i in np.argsort(-stops):
             others = min(times, default=lead)
-            if stops[i] < SAME_TIME and stops[i] <= others / 4.0:
+            if stops[i] < SAME_TIME and stops[i] <= others / 3.0:
                 break
-            wished = others if times and others - stops[i] <= SAME_TIME else stops[i]
-            wished = max(wished, soonest)
-            near = wished - stops[i] <= APART
-            own[i] = wished if near or self._has_room(wished / 2.0)[i] else stops[i]
+            ahead = others - stops[i] if times else np.inf
+            wished = max(others if ahead <= SAME_TIME else stops[i], soonest)
+            if ahead <= APART:
+                own[i] = others
+            elif self._has_room(wished / 2.0)[i]:
+                own[i] = next((t for t in times if abs(t - wished) <= APART), wished)
             times.append(own[i])
         # What is left hardly moves: a cubic to rest at the next point keeps its acceleration.
         others, left = min(times, default=lead), own < SAME_TIME
-        point = max(4.0 * stops[left].max(initial=0.0), soonest)
-        if point < others and not self._has_room(others / 3.0)[left].all():
+        point = max(3.0 * stops[left].max(initial=0.0), soonest)
+        if point < others - APART and not self._has_room(others / 3.0)[left].all():
             times.append(point)
         knots = np.unique(times) if times else np.array([lead])
         t, sign = knots[:, None], np.sign(self.velocity)
@@ -149,11 +156,15 @@ class PositionLimiter:
         return self.position + way
 
     def _room(self) -> tuple[np.ndarray, np.ndarray]:
-        """Return the ways to both ends of the range [d]; endless for what is outside."""
+        """Return the ways to both ends of the range [d]; none on for what is outside already.
+
+        Endless for what is outside and comes back.
+        """
         config, x = self.config, self.position
-        inside = (x >= config.lower) & (x <= config.upper)
-        far = np.full_like(x, np.inf)
-        return np.where(inside, x - config.lower, far), np.where(inside, config.upper - x, far)
+        below, above = x < config.lower, x > config.upper
+        to_lower = np.where(below, 0.0, np.where(above, np.inf, x - config.lower))
+        to_upper = np.where(above, 0.0, np.where(below, np.inf, config.upper - x))
+        return to_lower, to_upper
 
     def _move(self, velocity: np.ndarray, dt: float) -> None:
         """Move at `velocity` [d] for `dt` seconds, not out of the range.

@@ -27,6 +27,8 @@ _STEPS_PER_ROW = 4
 # sampled set-point takes on a speed at once, a cubic from where it is has to get there. 0: it
 # brakes to rest and goes on from there, as it must where just that leads to the end of its range.
 _SHARES, _NUM_FIRST = (1.0, 0.35, 0.1, 0.0), 2
+# With bounded jerk, where the acceleration changes within a step too: shares for the whole path.
+_JERK_SHARES = (1.0, 0.75, 0.55)
 # Steps (s) are never shorter: a path takes time to compute, and nothing else is done meanwhile.
 _LEAST_STEP = 0.005
 # Steps after which a path that does not come to rest is given up.
@@ -82,11 +84,13 @@ def follow(
     if not later.size:
         return brake(limiter, lead=lead, tick=tick)
     wide = max(tick, float(np.median(np.diff(plan.times))) / _STEPS_PER_ROW)
-    shares = _SHARES if limiter.sampled else (1.0,)
+    shares = _SHARES if limiter.sampled else _JERK_SHARES
     many, many_shares = _repeated(limiter, len(shares)), np.repeat(shares, limiter.position.size)
     near = _near(many, tick)
     best, least = None, np.inf
-    steps = (max(step, _LEAST_STEP) for step in (wide, tick, tick / 2.0))
+    steps = [max(step, _LEAST_STEP) for step in (wide, tick, tick / 2.0)]
+    if limiter.outside.any():
+        steps = steps[:1]  # what exceeds a limit there is the start, which no other step mends
     for step in dict.fromkeys(steps):
         paths = _paths(many, many_shares, plan, columns, now, step)
         for choice in _choices(many, many_shares, paths, later, lead):
@@ -142,7 +146,7 @@ def _paths(
 
     Args:
         limiter: of all paths at once, [S d].
-        shares: [S d] of the acceleration in the first steps.
+        shares: [S d] of the acceleration in the first steps, or in all with bounded jerk.
         plan: what is followed.
         columns: of the component in the plan.
         now: seconds on the plan's clock.
@@ -156,13 +160,13 @@ def _paths(
     step = (plan.end - now) / count
     targets = np.array([plan.sample(now + step * k)[columns] for k in range(count + 1)])
     targets = np.tile(targets, len(shares) // targets.shape[1])
-    age = step / 2.0 if limiter.sampled else 0.0
+    age, num_gentle = (step / 2.0, _NUM_FIRST) if limiter.sampled else (0.0, _MOST_STEPS)
     # At the first knot it stands or brakes, whatever it does then.
-    resting_from = np.where(brakes, np.maximum(_stops(limiter), APART), 0.0)
+    rest_at = np.where(brakes, np.maximum(_stops(limiter), APART), 0.0)
     points, before = [], 0.0
     for k in range(_MOST_STEPS):
         end = step * (k + 1)
-        ghost.config = gentle if k < _NUM_FIRST else full
+        ghost.config = gentle if k < num_gentle else full
         if k < count:
             ghost.step(targets[k], targets[k + 1], step)
         elif ghost.at_rest:
@@ -170,7 +174,7 @@ def _paths(
         else:
             ghost.settle(step)
         position, velocity = ghost.position - age * ghost.velocity, ghost.velocity
-        if (braking := resting_from > before).any():
+        if (braking := rest_at > before).any():
             position, velocity = np.where(
                 braking, _braked(limiter, end - age), (position, velocity)
             )
@@ -187,7 +191,7 @@ def _with_stops(limiter: PositionLimiter, brakes: np.ndarray, path: Trajectory) 
     """Return a path with further points where those dimensions that brake ([d] bool) stand."""
     stops = np.where(brakes, _stops(limiter), 0.0)
     # A cubic to rest at the first knot keeps the acceleration of what stops long before it.
-    extra = np.unique(stops[stops > path.times[0] / 4.0])
+    extra = np.unique(stops[stops > path.times[0] / 3.0])
     extra = extra[np.diff(extra, append=np.inf) > APART]
     extra = extra[np.abs(extra[:, None] - path.times).min(axis=1) > APART]
     there = _at(path, extra)

@@ -61,8 +61,8 @@ class ServedPolicy(Protocol):
     def reset(self, seed: int | None = None) -> None:
         """Start anew."""
 
-    def warmup(self, iterations: int = 3) -> None:
-        """Run a few inferences."""
+    def warmup(self, iterations: int = 3, *, coarse: bool = False) -> None:
+        """Run a few inferences; `coarse`: with `on_chunk`."""
 
 
 class PolicyServer:
@@ -147,8 +147,12 @@ class PolicyServer:
         return bound
 
     def warmup(self, iterations: int) -> None:
-        """Warm the policy in the thread that will run it; before `start`."""
+        """Warm the policy in the thread that will run it; before `start`.
+
+        Coarse chunks too: whether a client will want them is not known.
+        """
         self._inference.submit(self._policy.warmup, iterations).result()
+        self._inference.submit(self._policy.warmup, 1, coarse=True).result()
 
     def start(self) -> None:
         """Answer from now on."""

@@ -87,6 +87,8 @@ def measure(
             try:
                 policy = Policy(contestant.parts, device=str(device), dtype=dtype, engine=engine)
                 policy.warmup(WARMUP)
+                if policy.whole:  # its stages are made when they are used
+                    policy.predict(policy.make_example(), staged=True)
             except ConfigError as e:
                 skipped[f'{engine} {contestant.key}'] = str(e)
                 continue
