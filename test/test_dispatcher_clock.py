@@ -38,6 +38,28 @@ def test_after_a_late_tick_the_plan_is_caught_up_with_and_not_retimed():
     assert tick.commands['arm'][0] == pytest.approx(0.5 * (rig.now - 100.0), abs=1e-3)
 
 
+@pytest.mark.parametrize('gap', [0.074, 0.1, 0.25])
+@pytest.mark.parametrize('then', ['follow', 'stop'])
+def test_after_a_late_tick_it_speeds_up_and_brakes_from_the_speed_that_it_came_with(gap, then):
+    rig = Rig()
+    arm = np.zeros((8, 2))
+    arm[:, 0] = 0.06 * np.arange(1, 9)
+    rig.send(rows(arm=arm))
+    ticks = rig.run(0.2)
+    ticks.append(rig.tick(gap))
+    if then == 'stop':
+        rig.dispatcher.stop(rig.now, 'button')
+    ticks += rig.run(0.2)
+    places = column(ticks, 'arm')
+    dt = np.array([gap if i == 9 else TICK for i in range(len(places) - 1)])
+    speeds = np.diff(places) / dt
+    after = np.diff(speeds)[9:] / TICK  # those of the ticks after the late one
+    assert np.abs(after).max() <= 4.0 + 1e-6
+    assert (speeds[9:] >= -1e-9).all()
+    if then == 'stop':
+        assert (np.diff(speeds[9:]) <= 1e-9).all()
+
+
 def test_a_gap_longer_than_the_plan_ends_in_a_hold_and_gentle_braking():
     rig = Rig()
     speed = rig.drive().commands['base'][0]

@@ -82,6 +82,8 @@ class Dispatcher:
         self._motion: Motion | None = None
         self._started = False  # a chunk was accepted since the last enable
         self._positions = [c.name for c in embodiment.action if c.kind.is_position]
+        # Where every tick sends a position; what has a trajectory moves on between late ticks.
+        self._sampled = [n for n in self._positions if n not in self._trajectories]
         self._continuity = Continuity(self._positions, self._trajectories)
         self._row_goals: dict[str, np.ndarray] = {}  # of the row that was due last
         self._now = -np.inf
@@ -310,10 +312,10 @@ class Dispatcher:
     def _move(self) -> tuple[Action, tuple[str, ...], str]:
         """Move the set-points by one tick; returns action, components at fault and message."""
         nominal = 1.0 / self._config.dispatch_rate
-        dt = nominal if self._last_tick is None else self._now - self._last_tick
-        self._still_ticks = self._still_ticks + 1 if dt <= 0 else 0
+        passed = nominal if self._last_tick is None else self._now - self._last_tick
+        self._still_ticks = self._still_ticks + 1 if passed <= 0 else 0
         paused = self._still_ticks * nominal >= PAUSE_AFTER
-        dt = min(dt, MAX_TICK_PERIODS * nominal)
+        dt = min(passed, MAX_TICK_PERIODS * nominal)
         names = tuple(c.name for c in self._embodiment.action)
         active = self._enabled and self._started
         if self._covers() and not paused:
@@ -321,6 +323,7 @@ class Dispatcher:
                 return Action.FOLLOW, (), ''
             before, target = self._plan.sample(self._now - dt), self._plan.sample(self._now)
             limited = self._motion.follow(before, target, dt)
+            self._motion.slow(self._sampled, passed / dt)
             if limited:
                 return Action.LIMIT, limited, f'limits reached: {", ".join(limited)}'
             return Action.FOLLOW, (), ''
@@ -333,6 +336,7 @@ class Dispatcher:
             self._moved_at |= {n: self._now for n in names if not self._motion.at_rest(n)}
             # A clock that stands still must not keep the base moving: brake by the tick.
             self._motion.settle(dt if dt > 0 else nominal)
+            self._motion.slow(self._sampled, passed / dt if dt > 0 else 1.0)
         if self._stop_reason:
             return Action.STOP, self._stop_components or names, self._stop_reason
         if not active:

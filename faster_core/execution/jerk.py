@@ -60,6 +60,11 @@ class JerkPositionLimiter(PositionLimiter):
         reached = goal if self._switches else self.position
         return bool((np.abs(reached - target) > slack).any())
 
+    def slow(self, factor: float) -> None:
+        """Take it that the last step took `factor` >= 1 times as long."""
+        super().slow(factor)
+        self.acceleration = self.acceleration / factor**2
+
     def settle(self, dt: float) -> None:
         """Brake for one tick of `dt` > 0 seconds."""
         self._go(self._braking().at_time(dt), dt)

@@ -102,6 +102,10 @@ class PositionLimiter:
         """
         self._move(_slower(self.velocity, self.config.max_acceleration * dt), dt)
 
+    def slow(self, factor: float) -> None:
+        """Take it that the last step took `factor` >= 1 times as long: the same way, slower."""
+        self.velocity = self.velocity / factor
+
     def way_to_rest(
         self, lead: float, soonest: float
     ) -> tuple[np.ndarray, np.ndarray, np.ndarray]:

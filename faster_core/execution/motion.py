@@ -91,6 +91,16 @@ class Motion:
         for limiter in self._limiters.values():
             limiter.settle(dt)
 
+    def slow(self, names: Iterable[str], factor: float) -> None:
+        """Take it that the last step of these positions took `factor` >= 1 times as long.
+
+        A late tick moves by a few periods only. The robot came to that place in all the time that
+        passed, so it is as much slower, and speeds up from there within its limits.
+        """
+        if factor > 1.0:
+            for name in names:
+                self._limiters[name].slow(factor)
+
 
 def _limiter(
     component: Component, config: ComponentConfig, measured: Mapping[str, np.ndarray]

@@ -136,7 +136,12 @@ def jitter() -> str:
                 f'| {figures} | {last} |'
             )
     allowed = report['runs'][0]['allowed_ms']
-    text = f'Allowed: p99 {allowed["p99"]:g} ms, p99.9 {allowed["p999"]:g} ms.'
+    checked = sum(r['commands_checked'] for r in report['runs'])
+    beyond = [v for r in report['runs'] for v in r['limit_violations']]
+    text = (
+        f'Allowed: p99 {allowed["p99"]:g} ms, p99.9 {allowed["p999"]:g} ms. Of {checked} commands '
+        f'{len(beyond) or "none"} beyond a limit{": " if beyond else "."}{"; ".join(beyond)}'
+    )
     commands = ', '.join(
         f'`{_jitter_command(r)}` (load {r["load_before"]:g} before)' for r in report['runs']
     )
