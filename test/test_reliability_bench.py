@@ -13,8 +13,8 @@ import numpy as np
 from sensor_msgs.msg import JointState
 import yaml
 
-from faster_vla_msgs.msg import ChunkReport, DispatcherState
-from faster_vla_ros.conversions import stamp_from_seconds
+from faster_vla_msgs.msg import ActionChunk, ChunkReport, DispatcherState
+from faster_vla_ros.conversions import duration_from_seconds, stamp_from_seconds
 from faster_vla_ros.guard import PARAMETERS
 from scripts.reliability.bench import (
     Bench,
@@ -26,7 +26,7 @@ from scripts.reliability.bench import (
 )
 from scripts.reliability.motion import BASE_SPEED
 from scripts.reliability.observer import read_limits
-from scripts.reliability.witness import BASE_TOPIC, COMMANDS, Witness
+from scripts.reliability.witness import BASE_TOPIC, CHUNKS, COMMANDS, Witness
 
 pytestmark = pytest.mark.ros
 
@@ -172,3 +172,24 @@ def test_set_points_may_jump_only_where_they_begin_anew(event, allowed):
     assert (not witness.violations) == allowed, witness.violations
     assert not witness.commands['left_arm']
     assert np.array_equal(robot.place['left_arm'], AFTER)
+
+
+@pytest.mark.parametrize('last_heard', [True, False], ids=['heard', 'sent to the dispatcher only'])
+def test_a_plan_ends_with_the_last_row_of_the_chunk_that_was_accepted_last(last_heard):
+    wire = Wire()
+    witness = Witness(wire, types.SimpleNamespace(place={}), LIMITS, PERIOD)
+    timing = {
+        'first_step_offset': duration_from_seconds(0.1),
+        'step_period': duration_from_seconds(0.05),
+    }
+    for number, at in ((1, 100.0), (2, 100.5)):
+        chunk = ActionChunk(sequence_id=number, num_steps=20, **timing)
+        chunk.header.stamp = stamp_from_seconds(at)
+        if number == 1 or last_heard:
+            wire.say(CHUNKS, chunk)
+        report = ChunkReport(sequence_id=number, accepted=True, num_rows=20, header=chunk.header)
+        wire.say(REPORT, report)
+    refused = ChunkReport(sequence_id=3, accepted=False, num_rows=20)
+    wire.say(REPORT, refused)
+
+    assert witness.plan_end_ns() == pytest.approx((100.5 + 0.1 + 19 * 0.05) * 1e9, abs=1e3)

@@ -193,12 +193,16 @@ class Witness:
         return bool(self.states) and not self.states[-1][1].enabled
 
     def plan_end_ns(self) -> int:
-        """Return when the last row of the newest accepted chunk was due (ns, wall clock)."""
-        accepted = [r.sequence_id for _, r in self.reports if r.accepted and r.num_rows]
-        _, chunk = self.sent_chunks[accepted[-1]]
-        rows = (chunk.num_steps - 1) * seconds_from_stamp(chunk.step_period)
+        """Return when the last row of the newest accepted chunk was due (ns, wall clock).
+
+        By the report on it: of a policy that is killed while it sends, the chunk itself may have
+        reached the dispatcher only. All chunks are timed alike.
+        """
+        report = [r for _, r in self.reports if r.accepted and r.num_rows][-1]
+        _, chunk = next(reversed(self.sent_chunks.values()))
+        rows = (report.num_rows - 1) * seconds_from_stamp(chunk.step_period)
         offset = seconds_from_stamp(chunk.first_step_offset) + rows
-        stamp = chunk.header.stamp
+        stamp = report.header.stamp
         return stamp.sec * 10**9 + stamp.nanosec + round(offset * 1e9)
 
     def safe(self, trigger_ns: int, until_ns: int) -> dict[str, Command | None]:
