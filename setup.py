@@ -95,8 +95,9 @@ setup(
         # Not Meta-World: it asks for one old MuJoCo and runs on ours, so it is installed without
         # its dependencies (docs/data.md).
         'data': [
-            'dm-control',
-            'gym-aloha',
+            # They require labmaze, which has no wheel for later ones.
+            "dm-control; python_version < '3.13'",
+            "gym-aloha; python_version < '3.13'",
             'gymnasium',
             'mujoco>=3.3,<3.9',
             'pyarrow',

@@ -87,7 +87,9 @@ LIMIT_TABLE = {
 }
 POSITION_TABLE = {
     'position_limits': Spec(type=tuple, default=None, help='[lower, upper], or one per dimension'),
-    'max_start_offset': Spec(type=float, default=None, help='first set-point to measured'),
+    'max_start_offset': Spec(
+        type=float, default=None, help='first set-point to measured; default: 0.15, grippers 0.05'
+    ),
 }
 OUTPUT_TABLE = {
     'topic': Spec(type=str, help='of the commands'),

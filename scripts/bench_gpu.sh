@@ -1,7 +1,7 @@
 #!/usr/bin/env bash
 # Latency at the paper's scale on a GPU, random weights, into $OUT (default: out/): under nine minutes.
-# Needs torch with CUDA, transformers, tokenizers, safetensors, numpy, scipy, pyyaml and opencv of the
-# machine's own Python (PYTHON); nothing is installed.
+# Needs torch with CUDA, transformers, tokenizers, safetensors, numpy, scipy, pyyaml, opencv, tqdm and
+# (for the figures) matplotlib of the machine's own Python (PYTHON); nothing is installed.
 set -euo pipefail
 cd "$(dirname "$0")/.."
 out="${OUT:-out}"

@@ -1,4 +1,4 @@
-"""When the plan ends, the feedback stalls or the policy is broken (interfaces.md 12.6, 12.7)."""
+"""When the plan ends, the feedback stalls or the policy is broken (docs/execution.md)."""
 
 from execution_helpers import column, config, PERIOD, Rig, rows, TICK
 import numpy as np

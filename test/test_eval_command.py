@@ -234,10 +234,10 @@ def test_a_missing_checkpoint_is_refused_before_anything_starts(capsys, tmp_path
 
 def test_files_are_checked_before_anything_starts(checkpoint, capsys, tmp_path, episodes):
     here = ('--checkpoint', checkpoint)
-    assert 'cannot write' in refused(capsys, *here, '--out', tmp_path / 'no' / 'x.jsonl')
-    assert 'cannot read' in refused(capsys, *here, '--paired', tmp_path / 'none.jsonl')
     same = tmp_path / 'same.jsonl'
     same.touch()
+    assert 'cannot write' in refused(capsys, *here, '--out', same / 'x.jsonl')
+    assert 'cannot read' in refused(capsys, *here, '--paired', tmp_path / 'none.jsonl')
     assert 'would replace' in refused(capsys, *here, '--paired', same, '--out', same)
     assert not episodes.calls
 

@@ -101,8 +101,16 @@ def test_a_line_that_is_no_record_is_refused_with_its_number(tmp_path, line):
         read_records(path)
 
 
-def test_records_cannot_be_written_into_a_missing_folder(tmp_path):
-    with pytest.raises(ConfigError, match='cannot write'), record_writer(tmp_path / 'no' / 'x'):
+def test_the_folder_of_the_records_is_created(tmp_path):
+    path = tmp_path / 'deep' / 'er' / 'episodes.jsonl'
+    with record_writer(path) as write:
+        write(record(1, True))
+    assert read_records(path) == [record(1, True)]
+
+
+def test_records_cannot_be_written_below_a_file(tmp_path):
+    (tmp_path / 'file').touch()
+    with pytest.raises(ConfigError, match='cannot write'), record_writer(tmp_path / 'file' / 'x'):
         pass
 
 

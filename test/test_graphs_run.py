@@ -1,6 +1,6 @@
 """The graphs without policy, as processes: a chunk moves the simulated robot, in every dialect.
 
-And the robot is at rest by the end of its plan if the dispatcher is killed (interfaces.md 12.7).
+And the robot is at rest by the end of its plan if the dispatcher is killed (docs/execution.md).
 """
 
 import contextlib

@@ -1,4 +1,4 @@
-"""A robot behind a controller follows a slow policy closely and smoothly (interfaces.md 12.3)."""
+"""A robot behind a controller follows a slow policy closely and smoothly (docs/execution.md)."""
 
 import sys
 

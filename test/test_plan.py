@@ -1,4 +1,4 @@
-"""The plan: sampling between rows, and splicing a new chunk into it (interfaces.md 12.2, 12.4)."""
+"""The plan: sampling between rows, and splicing a new chunk into it (docs/execution.md)."""
 
 import dataclasses
 

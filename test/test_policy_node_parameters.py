@@ -14,7 +14,7 @@ from faster_vla_ros import policy_parameters as p
 pytestmark = pytest.mark.ros
 
 STALE = PolicyStatus.STATE_STALE_OBSERVATION
-# interfaces.md 10.5: those that are not read-only.
+# docs/ros.md: those that are not read-only.
 CHANGEABLE = {
     'sync_slop': 0.2,
     'min_replan_period': 0.3,

@@ -3,6 +3,7 @@
 import dataclasses
 import itertools
 import json
+import shutil
 
 import numpy as np
 import pytest
@@ -11,13 +12,13 @@ from tiny_checkpoint import INSTRUCTIONS, r1_lite, tiny_tokenizer, write_demos
 import torch
 from training_helpers import lines, same, small_config, STEPS, weights
 
-from faster_core.data.episodes import chunk_labels, load_episode
+from faster_core.data.episodes import chunk_labels, EpisodeError, load_episode
 from faster_core.errors import ConfigError, FasterVlaError, InstructionError
 from faster_core.policy import Policy
 from faster_core.policy.augment import augment
 from faster_core.policy.batches import Batches
 from faster_core.policy.checkpoint import load
-from faster_core.policy.dataset import build_cache, open_cache
+from faster_core.policy.dataset import build_cache, MADE_FROM, open_cache
 from faster_core.policy.train import train
 from faster_core.training.run_folder import RunFolder
 
@@ -98,6 +99,48 @@ def test_an_interrupted_run_ends_with_the_same_weights(
 def test_another_configuration_in_the_same_folder_is_refused(demos, tokenizer, uninterrupted):
     with pytest.raises(ConfigError, match='another configuration'):
         next(train(small_config(seed=5), demos, tokenizer, uninterrupted[0]))
+
+
+@pytest.fixture(scope='module')
+def another_tokenizer(tmp_path_factory):
+    path = tmp_path_factory.mktemp('another')
+    tiny_tokenizer(seed=7).save_pretrained(path)
+    return path
+
+
+def test_another_tokenizer_in_the_same_folder_is_refused(
+    demos, tokenizer, another_tokenizer, uninterrupted
+):
+    with pytest.raises(ConfigError, match=r'cache was made from .* \(tokenizer: checksum [^;]*; now'):
+        next(train(small_config(), demos, another_tokenizer, uninterrupted[0]))
+    # The same files elsewhere, as the result of a run folder, are the same tokenizer.
+    run = another_tokenizer / 'run'
+    shutil.copytree(tokenizer, run / 'checkpoint')
+    assert list(train(small_config(), demos, run, uninterrupted[0])) == []
+
+
+def test_other_demonstrations_in_the_same_folder_are_refused(
+    tmp_path, demos, tokenizer, uninterrupted
+):
+    others = write_demos(tmp_path / 'others', episodes=4, steps=5, seed=9)
+    message = r'\(demonstrations: 4 episodes, checksum \w+; now: 4 episodes, checksum \w+\): give'
+    with pytest.raises(ConfigError, match=message):
+        next(train(small_config(), others, tokenizer, uninterrupted[0]))
+    copied = shutil.copytree(demos, tmp_path / 'copied')
+    assert list(train(small_config(), copied, tokenizer, uninterrupted[0])) == []
+    (copied / '0003.npz').unlink()
+    with pytest.raises(ConfigError, match='4 episodes, .*now: 3 episodes'):
+        next(train(small_config(), copied, tokenizer, uninterrupted[0]))
+
+
+def test_a_run_of_before_checksums_were_recorded_goes_on(
+    tmp_path, demos, tokenizer, uninterrupted
+):
+    out = tmp_path / 'run'
+    list(itertools.islice(train(small_config(), demos, tokenizer, out), 3))
+    (out / 'cache' / MADE_FROM).unlink()
+    assert [r['step'] for r in train(small_config(), demos, tokenizer, out)] == [3, 4, 5, 6]
+    assert same(weights(out), weights(uninterrupted[0]))
 
 
 def test_a_time_limit_ends_a_run_early_with_a_checkpoint(tmp_path, demos, tokenizer):
@@ -181,8 +224,33 @@ def test_a_complete_cache_is_not_built_again(tmp_path, demos):
     for _ in range(2):
         build_cache(demos, tmp_path / 'cache', r1_lite(), tiny_tokenizer(), 24)
         times = {p.name: p.stat().st_mtime_ns for p in (tmp_path / 'cache').iterdir()}
-    build_cache(tmp_path / 'nowhere', tmp_path / 'cache', r1_lite(), tiny_tokenizer(), 24)
     assert {p.name: p.stat().st_mtime_ns for p in (tmp_path / 'cache').iterdir()} == times
+
+
+def test_a_complete_cache_needs_the_demonstrations_only_to_compare_them(tmp_path, demos):
+    folder = tmp_path / 'cache'
+    build_cache(demos, folder, r1_lite(), tiny_tokenizer(), 24)
+    arguments = (tmp_path / 'nowhere', folder, r1_lite(), tiny_tokenizer(), 24)
+    with pytest.raises(ConfigError, match=f'now: 0 episodes.* without {MADE_FROM} the samples'):
+        build_cache(*arguments)
+    (folder / MADE_FROM).unlink()
+    build_cache(*arguments)
+
+
+def test_a_cache_of_another_size_or_embodiment_is_refused(tmp_path, demos):
+    build_cache(demos, tmp_path, r1_lite(), tiny_tokenizer(), 24)
+    with pytest.raises(ConfigError, match='image_size: 24; now: 48'):
+        build_cache(demos, tmp_path, r1_lite(), tiny_tokenizer(), 48)
+    other = dataclasses.replace(r1_lite(), source=r1_lite().source + '\n')
+    with pytest.raises(ConfigError, match=r'\(embodiment: checksum'):
+        build_cache(demos, tmp_path, other, tiny_tokenizer(), 24)
+
+
+def test_a_file_that_is_no_episode_is_told_when_it_is_compared(tmp_path, demos):
+    build_cache(demos, tmp_path / 'cache', r1_lite(), tiny_tokenizer(), 24)
+    (tmp_path / '0000.npz').write_bytes(b'half')
+    with pytest.raises(EpisodeError, match=r'0000\.npz'):
+        build_cache(tmp_path, tmp_path / 'cache', r1_lite(), tiny_tokenizer(), 24)
 
 
 def test_demonstrations_of_another_embodiment_are_refused(tmp_path, demos):

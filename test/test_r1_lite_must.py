@@ -1,4 +1,4 @@
-"""The list of what a Galaxea R1 Lite demands (interfaces.md 11.4), one test or more per item.
+"""The list of what a Galaxea R1 Lite demands (docs/robots.md), one test or more per item.
 
 With the shipped robot file; the vendor's side is played over DDS.
 """

@@ -770,6 +770,18 @@ def test_the_commands_say_what_is_wrong_without_a_traceback(tmp_path, capsys, mo
             cli.main(['serve', *option])
 
 
+@pytest.mark.parametrize('command', ['serve', 'bench-remote'])
+def test_the_help_names_the_engines_that_auto_chooses(capsys, command):
+    from faster_core.policy.engines.cuda_graph import CudaGraphEngine
+    from faster_core.policy.engines.plain import StaticEngine
+    from faster_vla_ros import cli
+
+    with pytest.raises(SystemExit):
+        cli.main([command, '--help'])
+    expected = f'auto: {CudaGraphEngine.name} on a GPU, {StaticEngine.name} on a CPU'
+    assert expected in ' '.join(capsys.readouterr().out.split())
+
+
 def test_serve_refuses_the_network_before_it_answers(checkpoint, capsys):
     from faster_vla_ros import cli
 

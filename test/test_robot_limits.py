@@ -127,7 +127,7 @@ def test_robot_file_allows_no_more_than_the_machine_can_do(limits):
         assert gripper.max_velocity[0] <= MACHINE_FINGER_SPEED  # of 2 fingers
     # The vendor's advice for the torso.
     assert limits['torso'].max_velocity.max() <= 0.2
-    # interfaces.md 11.4, no. 7: far below the machine's 1.5 m/s and 3 rad/s.
+    # Far below the machine's 1.5 m/s and 3 rad/s.
     assert limits['base'].max_velocity.tolist() == [0.2, 0.2, 0.4]
 
 

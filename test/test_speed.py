@@ -2,6 +2,7 @@
 
 import functools
 import json
+import sys
 
 import numpy as np
 import pytest
@@ -191,3 +192,37 @@ def test_the_command_prints_one_json_object_last(capsys):
     last = json.loads(capsys.readouterr().out.splitlines()[-1])
     assert last['preset'] == 'paper_single_small'
     assert list(last['engines']['static']) == ['block@21/7']
+
+
+@pytest.fixture
+def measured(report, monkeypatch):
+    from faster_core.evaluation.speed import run
+
+    monkeypatch.setattr(run, 'compare', lambda *args, **options: report)
+    return report
+
+
+@pytest.mark.parametrize('name', ['file/bars.png', 'bars.nonsense'])
+def test_a_figure_that_cannot_be_written_does_not_lose_the_measurement(
+    measured, tmp_path, capsys, name
+):
+    from faster_vla_ros.cli import main
+
+    (tmp_path / 'file').touch()
+    figure = str(tmp_path / name)
+    assert main(['bench', 'policy', '--json', '--figure', figure]) == 2
+    printed = capsys.readouterr()
+    assert json.loads(printed.out.splitlines()[-1]) == json.loads(json.dumps(measured))
+    assert f'--figure: cannot write {figure}' in printed.err
+    assert 'Traceback' not in printed.err
+
+
+def test_without_matplotlib_the_measurement_is_not_lost(measured, tmp_path, capsys, monkeypatch):
+    from faster_vla_ros.cli import main
+
+    for name in ('matplotlib', 'matplotlib.figure'):
+        monkeypatch.setitem(sys.modules, name, None)
+    assert main(['bench', 'policy', '--json', '--figure', str(tmp_path / 'bars.png')]) == 2
+    printed = capsys.readouterr()
+    assert json.loads(printed.out.splitlines()[-1]) == json.loads(json.dumps(measured))
+    assert 'matplotlib is missing' in printed.err

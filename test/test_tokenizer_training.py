@@ -116,6 +116,42 @@ def test_another_configuration_in_the_same_folder_is_refused(demos, uninterrupte
         next(train(_config(learning_rate=5e-4), [demos], uninterrupted[0]))
 
 
+def test_other_data_in_the_same_folder_are_refused(tmp_path, demos, uninterrupted):
+    out, _ = uninterrupted
+    others = write_demos(tmp_path / 'others', episodes=8, steps=32, size=2, seed=9)
+    with pytest.raises(ConfigError, match=r'run was trained on other data \(r1_lite, 8 epi.*; now'):
+        next(train(_config(), [others], out))
+    # The same motions as a motion set, from another folder, are the same data.
+    load_data(demos).save(tmp_path / 'set')
+    assert list(train(_config(), [tmp_path / 'set'], out)) == []
+
+
+def test_another_motion_set_in_the_same_folder_is_refused(tmp_path):
+    config, (one, two) = _two(steps=4), _sets(tmp_path)
+    list(train(config, [one, two], tmp_path / 'run'))
+    whole = MotionSet.load(one)
+    splits = (*whole.splits[1:], whole.splits[0])  # the same motions, another one held out
+    dataclasses.replace(whole, splits=splits).save(tmp_path / 'other')
+    for data in ([tmp_path / 'other', two], [two, one]):
+        with pytest.raises(ConfigError, match='other data'):
+            next(train(config, data, tmp_path / 'run'))
+
+
+def test_a_run_of_before_checksums_were_recorded_goes_on(tmp_path, demos, uninterrupted):
+    out = tmp_path / 'run'
+    list(itertools.islice(train(_config(), [demos], out), 6))
+    (out / 'data.json').unlink()
+    assert next(train(_config(), [demos], out))['step'] == 5
+    assert not (out / 'data.json').exists()
+
+
+def test_without_a_state_other_data_may_be_given(tmp_path, demos):
+    others = write_demos(tmp_path / 'others', episodes=8, steps=32, size=2, seed=9)
+    next(train(_config(), [others], tmp_path / 'run'))
+    list(itertools.islice(train(_config(), [demos], tmp_path / 'run'), 4))
+    assert next(train(_config(), [demos], tmp_path / 'run'))['step'] == 5
+
+
 def test_the_seed_decides_the_result(tmp_path, demos, uninterrupted):
     list(train(_config(seed=1), [demos], tmp_path / 'run'))
     other, weights = _weights(tmp_path / 'run'), _weights(uninterrupted[0])

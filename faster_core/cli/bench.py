@@ -94,6 +94,7 @@ def _compare(args: argparse.Namespace) -> int:
 
     from tqdm import tqdm
 
+    from faster_core.errors import ConfigError
     from faster_core.evaluation.speed.report import draw, table
     from faster_core.evaluation.speed.run import compare
 
@@ -110,9 +111,13 @@ def _compare(args: argparse.Namespace) -> int:
             runs=args.iterations,
             on_round=bar.update,
         )
+    # First, and at once: whatever becomes of the figure, the measurement is not lost.
+    print(json.dumps(report, allow_nan=False) if args.json else table(report), flush=True)
     if args.figure:
-        draw(report, args.figure)
-    print(json.dumps(report, allow_nan=False) if args.json else table(report))
+        try:
+            draw(report, args.figure)
+        except (OSError, ValueError) as e:
+            raise ConfigError(f'--figure: cannot write {args.figure}: {e}') from e
     return 0
 
 

@@ -37,7 +37,11 @@ def _add_policy_options(parser: argparse.ArgumentParser) -> None:
     parser.add_argument('--checkpoint', default='', help='folder; default: the shipped one')
     parser.add_argument('--device', default='auto', help='auto, cpu, cuda, cuda:1, …')
     parser.add_argument('--dtype', default='auto', help='auto, float32 or bfloat16')
-    parser.add_argument('--engine', default='auto', help='how inference runs; auto: the best')
+    parser.add_argument(
+        '--engine',
+        default='auto',
+        help='how inference runs; auto: cuda_graph on a GPU, static on a CPU (docs/policy.md)',
+    )
     parser.add_argument('--threads', type=_positive, default=1, help='torch threads on the CPU')
     parser.add_argument('--temperature', type=float, default=0.0, help='0: greedy')
     parser.add_argument('--seed', type=int, default=0, help='of sampling')

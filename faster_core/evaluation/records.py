@@ -62,7 +62,7 @@ def record_writer(path: str | pathlib.Path | None) -> Iterator[Callable[[Episode
     """Give a function that writes a record at once: what is done survives a later failure.
 
     Args:
-        path: new file, an old one is replaced; None writes nothing.
+        path: new file, an old one is replaced, its folder is created; None writes nothing.
 
     Raises:
         ConfigError: the file cannot be written.
@@ -71,7 +71,9 @@ def record_writer(path: str | pathlib.Path | None) -> Iterator[Callable[[Episode
         yield lambda record: None
         return
     try:
-        file = pathlib.Path(path).open('w', encoding='utf-8')
+        path = pathlib.Path(path)
+        path.parent.mkdir(parents=True, exist_ok=True)
+        file = path.open('w', encoding='utf-8')
     except OSError as e:
         raise ConfigError(f'cannot write episodes: {e}') from e
     with file:

@@ -1,4 +1,4 @@
-"""Checks on a whole chunk: any failure rejects it, nothing of it is executed (interfaces.md 12.5).
+"""Checks on a whole chunk: any failure rejects it, nothing of it is executed (docs/execution.md).
 
 What depends on the robot's place (start offset) is checked against the row that is due first.
 """

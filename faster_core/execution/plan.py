@@ -2,7 +2,7 @@
 
 Positions and velocities are interpolated linearly between knots, grippers switch when a knot falls
 due. A splice keeps what the old plan says until the first surviving row of the new chunk and fades
-over a few rows (interfaces.md 12.4), so the plan is continuous and never re-timed.
+over a few rows (docs/execution.md), so the plan is continuous and never re-timed.
 """
 
 from __future__ import annotations

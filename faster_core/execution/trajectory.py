@@ -1,7 +1,7 @@
 """A plan as points with velocities, for controllers that interpolate by themselves.
 
 A trajectory goes out once per plan, never per tick: joint_trajectory_controller does not replace
-one seamlessly (interfaces.md 12.3). Its points lie on the path that the limits let the set-point
+one seamlessly (docs/execution.md). Its points lie on the path that the limits let the set-point
 take, and the controller's cubic between them keeps the limits of range, speed and acceleration
 too. The last velocity is zero, so whoever hears nothing more comes to rest.
 

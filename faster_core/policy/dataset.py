@@ -7,12 +7,15 @@ same pages; the rest is small.
 from __future__ import annotations
 
 import dataclasses
+import hashlib
 import json
 import pathlib
+from typing import Any
+import zipfile
 
 import numpy as np
 
-from faster_core.data.episodes import chunk_labels, Episode, load_episode
+from faster_core.data.episodes import chunk_labels, Episode, EpisodeError, load_episode
 from faster_core.data.reference import ABSOLUTE, reference_of
 from faster_core.embodiment import Embodiment
 from faster_core.errors import ConfigError
@@ -21,6 +24,10 @@ from faster_core.tokenizer.interface import ActionTokenizer
 from faster_core.tokenizer.rvq import RvqTokenizer
 
 _BATCH = 256
+# What a cache was made from; caches older than this file have none.
+MADE_FROM = 'made_from.json'
+# Episodes that are opened for the checksum: thousands on a slow disk would take seconds.
+_OPENED = 16
 # After the end of a chunk of variable length; `model.IGNORED`.
 NO_TOKEN = -100
 # Landmarks: metres per unit, and how far from a hand they are told apart (m).
@@ -69,17 +76,37 @@ def build_cache(
     embodiment: Embodiment,
     tokenizer: ActionTokenizer,
     image_size: int,
+    tokenizer_checksum: str = '',
 ) -> None:
     """Write the arrays of `Samples` below `folder`, unless a complete cache is there.
 
+    Args:
+        demos: folder of episodes.
+        folder: of the cache.
+        embodiment: of the episodes.
+        tokenizer: gives action tokens, reference and statistics.
+        image_size: of the samples, pixels.
+        tokenizer_checksum: of the tokenizer's files; a complete cache must have the same one.
+
     Raises:
         EpisodeError: an episode cannot be read.
-        ConfigError: the episodes are of another embodiment or there are none.
+        ConfigError: the episodes are of another embodiment or there are none, or the complete
+            cache was made from something else.
     """
     folder = pathlib.Path(folder)
-    if (folder / 'texts.json').exists():
-        return
     paths = sorted(pathlib.Path(demos).glob('*.npz'))
+    complete = (folder / 'texts.json').exists()
+    if complete and not (folder / MADE_FROM).exists():
+        return
+    made_from = {
+        'demonstrations': f'{len(paths)} episodes, checksum {_checksum(paths)}',
+        'tokenizer': f'checksum {tokenizer_checksum}',
+        'embodiment': f'checksum {embodiment.checksum[:16]}',
+        'image_size': image_size,
+    }
+    if complete:
+        _check_made_from(folder, made_from)
+        return
     if not paths:
         raise ConfigError(f'no episodes (*.npz) in {demos}')
     folder.mkdir(parents=True, exist_ok=True)
@@ -122,7 +149,35 @@ def build_cache(
     np.save(folder / 'tokens.npy', tokens)
     np.save(folder / 'text.npy', np.array(text))
     np.save(folder / 'episode.npy', np.repeat(np.arange(len(paths)), lengths))
+    (folder / MADE_FROM).write_text(json.dumps(made_from, indent=2) + '\n')
     (folder / 'texts.json').write_text(json.dumps(texts))
+
+
+def _check_made_from(folder: pathlib.Path, now: dict[str, Any]) -> None:
+    """Refuse samples of other demonstrations, another tokenizer, ... (ConfigError)."""
+    then = json.loads((folder / MADE_FROM).read_text())
+    if changed := [name for name in now if then.get(name, now[name]) != now[name]]:
+        values = '; '.join(f'{name}: {then[name]}; now: {now[name]}' for name in changed)
+        raise ConfigError(
+            f'{folder} was made from something else ({values}): give the same as before, or '
+            f'choose an empty run folder; without {MADE_FROM} the samples are used as they are'
+        )
+
+
+def _checksum(paths: list[pathlib.Path]) -> str:
+    """Return a checksum (hex): names and sizes of all episodes, contents of a few of them."""
+    digest = hashlib.sha256()
+    every = -(-len(paths) // _OPENED)
+    for i, path in enumerate(paths):
+        try:
+            digest.update(f'{path.name} {path.stat().st_size}\n'.encode())
+            if i % every == 0:
+                with zipfile.ZipFile(path) as file:  # has a CRC of every array, none is read
+                    for member in file.infolist():
+                        digest.update(f'{member.filename} {member.CRC}\n'.encode())
+        except (OSError, zipfile.BadZipFile) as e:
+            raise EpisodeError(f'episode {path}: {e}') from e
+    return digest.hexdigest()[:16]
 
 
 def token_ids(tokenizer: ActionTokenizer, chunks: np.ndarray) -> np.ndarray:

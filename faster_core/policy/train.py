@@ -10,6 +10,7 @@ from collections.abc import Iterator, Mapping
 import contextlib
 import dataclasses
 import datetime
+import hashlib
 import pathlib
 import time
 from typing import Any
@@ -84,7 +85,8 @@ def train(
         Rows with 'step' and, on logged steps, losses.
 
     Raises:
-        ConfigError: the demonstrations, the tokenizer and the embodiment do not belong together.
+        ConfigError: the demonstrations, the tokenizer and the embodiment do not belong together,
+            or `out` was begun with others.
         FasterVlaError: a process died.
     """
     job = _Job(
@@ -107,7 +109,24 @@ def _prepare(job: _Job) -> None:
     embodiment = Embodiment.load(job.config.embodiment)
     size = read_model_config(job.config).image_size
     tokenizer = read_tokenizer(job.tokenizer, embodiment)
-    build_cache(job.demos, pathlib.Path(job.out) / 'cache', embodiment, tokenizer, size)
+    build_cache(
+        job.demos,
+        pathlib.Path(job.out) / 'cache',
+        embodiment,
+        tokenizer,
+        size,
+        tokenizer_checksum=_checksum(pathlib.Path(job.tokenizer)),
+    )
+
+
+def _checksum(tokenizer: pathlib.Path) -> str:
+    """Return a checksum (hex) of the files that `read_tokenizer` reads."""
+    result = tokenizer / 'checkpoint'
+    digest = hashlib.sha256()
+    for file in sorted((result if result.is_dir() else tokenizer).iterdir()):
+        if file.suffix in ('.json', '.safetensors'):
+            digest.update(f'{file.name} {hashlib.sha256(file.read_bytes()).hexdigest()}\n'.encode())
+    return digest.hexdigest()[:16]
 
 
 def _run(job: _Job) -> Iterator[dict[str, float]]:

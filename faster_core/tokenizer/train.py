@@ -8,6 +8,8 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Mapping, Sequence
 import dataclasses
+import hashlib
+import json
 import pathlib
 import time
 from typing import Any
@@ -17,6 +19,9 @@ import numpy as np
 import torch
 from torch import nn
 
+from faster_core.config import write_json
+from faster_core.data.motions import MotionSet
+from faster_core.errors import ConfigError
 from faster_core.tokenizer import metrics
 from faster_core.tokenizer.evaluate import code_counts, reconstruct
 from faster_core.tokenizer.loss import reconstruction_loss
@@ -54,6 +59,9 @@ def train(
 
     Yields:
         After every step: 'step', and losses on the steps that are logged.
+
+    Raises:
+        ConfigError: the run folder is of another configuration, or was trained on other data.
     """
     accelerator = Accelerator(
         cpu=not torch.cuda.is_available(),  # or several processes on CPUs are not seen as such
@@ -61,7 +69,7 @@ def train(
     )
     run = RunFolder(out, dataclasses.asdict(config))
     torch.manual_seed(config.seed)
-    robots = make_robots(config, [load_data(path) for path in data], accelerator)
+    robots = make_robots(config, _load(data, run, accelerator), accelerator)
     fit_linear_paths(robots)
     trainee = _Trainee(config, robots).to(accelerator.device)
     average = WeightAverage(trainee, config.ema_decay)
@@ -143,6 +151,38 @@ def train(
     accelerator.wait_for_everyone()
     if accelerator.num_processes > 1:
         accelerator.end_training()
+
+
+def _load(
+    data: Sequence[str | pathlib.Path], run: RunFolder, accelerator: Accelerator
+) -> list[MotionSet]:
+    """Read the data; a run that goes on must have begun with the same (ConfigError)."""
+    sets = [load_data(path) for path in data]
+    now = [f'{s.name}, {len(s.motions)} episodes, checksum {_checksum(s)}' for s in sets]
+    file = run.path / 'data.json'
+    if not (run.path / 'state.safetensors').exists():
+        if accelerator.is_main_process:
+            write_json(file, now)
+    elif file.exists():  # runs begun before there was this file have none
+        then = json.loads(file.read_text(encoding='utf-8'))
+        if then != now:
+            raise ConfigError(
+                f'{run.path} was trained on other data ({"; ".join(then)}; now: {"; ".join(now)}):'
+                ' give the same as before, or choose an empty folder'
+            )
+    return sets
+
+
+def _checksum(data: MotionSet) -> str:
+    """Return a checksum (hex) of all that decides the chunks."""
+    steps = [motion.num_steps for motion in data.motions]
+    described = [data.embodiment.checksum, data.rests, data.splits, steps]
+    digest = hashlib.sha256(json.dumps(described).encode())
+    for motion in data.motions:
+        digest.update(motion.action.tobytes())
+        if motion.state is not None:
+            digest.update(motion.state.tobytes())
+    return digest.hexdigest()[:16]
 
 
 class _Trainee(nn.Module):

@@ -1,6 +1,6 @@
 """The R1 Lite as its vendor's software speaks: HDAS feedback and motion_target commands.
 
-Topics, units and sizes are those of `interfaces.md` 11.3: joints by index with placeholder names,
+Topics, units and sizes (docs/ros.md, "mujoco_robot"): joints by index with placeholder names,
 grippers in 0..100, JPEG cameras, a torso commanded by speed and a chassis that keeps its last
 target.
 """

@@ -1,6 +1,6 @@
 """`control_msgs/ParallelGripperCommand` when the goal differs: parallel_gripper_controller.
 
-Not run against the real interface here: control_msgs is not on PyPI (docs/ros.md, "Outputs").
+Not run against the real interface: control_msgs is not on PyPI (docs/execution.md, "Outputs").
 """
 
 from __future__ import annotations

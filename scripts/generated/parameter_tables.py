@@ -69,7 +69,7 @@ def dispatcher_parameters() -> str:
     """Return those of the dispatcher and of its components."""
     from faster_vla_ros import dispatcher_parameters as p
 
-    component = p.LIMIT_TABLE | p.POSITION_TABLE | p.OUTPUT_TABLE
+    component = p.COMPONENT_TABLE | p.LIMIT_TABLE | p.POSITION_TABLE | p.OUTPUT_TABLE
     feedback = {f'feedback.{k}': spec for k, spec in p.FEEDBACK_TABLE.items()}
     return '\n\n'.join(
         (

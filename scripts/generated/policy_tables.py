@@ -89,11 +89,15 @@ def overfit_table() -> str:
 
 def speed_table() -> str:
     """Return the table of `faster-vla bench policy` on the shipped policy."""
+    from faster_core.evaluation.speed.measure import MANY_PASSES, MANY_PASSES_EVERY
     from faster_core.evaluation.speed.report import table
 
     report = read('bench_policy')
-    command = '`faster-vla bench policy --json`'
-    return f'{table(report)} {command}, {machine(report["machine"])}.'
+    return (
+        f'{table(report)} `faster-vla bench policy --iterations {report["n_runs"]} --json` (heads '
+        f'of more than {MANY_PASSES} passes in every {MANY_PASSES_EVERY}th round), '
+        f'{machine(report["machine"])}, commit {report["git_sha"][:10]}.'
+    )
 
 
 def engine_agreement() -> str:

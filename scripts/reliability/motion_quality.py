@@ -289,7 +289,7 @@ def motion_itself() -> dict[str, float]:
 
 
 def main() -> int:
-    """Measure, print and write; 1 if ours misses the targets of issue and interfaces.md."""
+    """Measure, print and write; 1 if ours misses a target (docs/reliability.md)."""
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument('--json', type=pathlib.Path)
     args = parser.parse_args()

@@ -228,7 +228,7 @@ def columns(embodiment: Embodiment, chosen: Callable[[Component], bool]) -> list
 
 
 class BlendObserver:
-    """The plan by its definition (interfaces.md 12.4), to be compared at times of rows.
+    """The plan by its definition (docs/execution.md), to be compared at times of rows.
 
     row = (1 - w) old(t) + w new with w = (i + 1) / (n + 1) for the first n surviving rows.
     """
