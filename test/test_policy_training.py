@@ -111,7 +111,7 @@ def another_tokenizer(tmp_path_factory):
 def test_another_tokenizer_in_the_same_folder_is_refused(
     demos, tokenizer, another_tokenizer, uninterrupted
 ):
-    with pytest.raises(ConfigError, match=r'cache was made from .* \(tokenizer: checksum [^;]*; now'):
+    with pytest.raises(ConfigError, match=r'cache was made from .* \(tokenizer: checksum'):
         next(train(small_config(), demos, another_tokenizer, uninterrupted[0]))
     # The same files elsewhere, as the result of a run folder, are the same tokenizer.
     run = another_tokenizer / 'run'
@@ -129,7 +129,7 @@ def test_other_demonstrations_in_the_same_folder_are_refused(
     copied = shutil.copytree(demos, tmp_path / 'copied')
     assert list(train(small_config(), copied, tokenizer, uninterrupted[0])) == []
     (copied / '0003.npz').unlink()
-    with pytest.raises(ConfigError, match='4 episodes, .*now: 3 episodes'):
+    with pytest.raises(ConfigError, match=r'4 episodes, .*now: 3 episodes'):
         next(train(small_config(), copied, tokenizer, uninterrupted[0]))
 
 

@@ -2,7 +2,6 @@
 
 import math
 
-import control_msgs_stand_in
 import numpy as np
 import pytest
 from robot_files import (
@@ -15,6 +14,8 @@ from robot_files import (
 )
 
 pytest.importorskip('rclpy')
+
+import control_msgs_stand_in
 
 from faster_core.embodiment import Embodiment, Kind
 from faster_core.errors import ConfigError

@@ -9,7 +9,6 @@ import threading
 import time
 from types import SimpleNamespace
 
-import control_msgs_stand_in
 import numpy as np
 import pytest
 
@@ -17,6 +16,7 @@ pytest.importorskip('rclpy')
 pytest.importorskip('faster_vla_msgs')
 
 from action_msgs.msg import GoalStatus
+import control_msgs_stand_in
 from rclpy.action import ActionClient
 from rclpy.executors import SingleThreadedExecutor
 from rclpy.node import Node

@@ -18,6 +18,7 @@ from std_srvs.srv import SetBool, Trigger
 from faster_vla_msgs.msg import DispatcherState, PolicyStatus
 from faster_vla_ros import session as module
 from faster_vla_ros.cli import main
+from faster_vla_ros.compat.fastdds import profile_variable
 from faster_vla_ros.graph import r1lite_wbc
 from faster_vla_ros.session import (
     isolated_environment,
@@ -252,7 +253,7 @@ def test_an_isolated_graph_stays_on_this_machine():
 
 
 def test_a_session_sets_the_fast_dds_profile_unless_the_user_has(monkeypatch):
-    variable = 'FASTDDS_DEFAULT_PROFILES_FILE'
+    variable = profile_variable()
     for given, expected in (('', 'fastdds_shm.xml'), ('/mine.xml', '/mine.xml')):
         monkeypatch.setenv(variable, given)
         Session(domain=DOMAIN, name='profile').close()

@@ -125,7 +125,8 @@ def _checksum(tokenizer: pathlib.Path) -> str:
     digest = hashlib.sha256()
     for file in sorted((result if result.is_dir() else tokenizer).iterdir()):
         if file.suffix in ('.json', '.safetensors'):
-            digest.update(f'{file.name} {hashlib.sha256(file.read_bytes()).hexdigest()}\n'.encode())
+            content = hashlib.sha256(file.read_bytes()).hexdigest()
+            digest.update(f'{file.name} {content}\n'.encode())
     return digest.hexdigest()[:16]
 
 
