@@ -30,7 +30,7 @@ WITHOUT_TORCH = {
     'transformers': 'transformers',
     'vector-quantize-pytorch': 'vector_quantize_pytorch',
 }
-EXTRAS = ('sim', 'train', 'data', 'remote', 'test')
+EXTRAS = ('sim', 'train', 'data', 'remote', 'jerk', 'test')
 # distribution -> rows it cannot be installed in: labmaze, which it requires, has no wheel there.
 NO_WHEEL = {'dm-control': ('3.13',), 'gym-aloha': ('3.13',)}
 # What builds faster_vla_msgs beside the ROS wheels (faster_vla_msgs/pyproject.toml).
