@@ -60,6 +60,22 @@ def test_after_a_late_tick_it_speeds_up_and_brakes_from_the_speed_that_it_came_w
         assert (np.diff(speeds[9:]) <= 1e-9).all()
 
 
+@pytest.mark.parametrize(
+    ('periods', 'jerk'), [(3.3, None), (4.0, None), (6.0, None), (3.3, 400.0), (4.0, 400.0)]
+)
+def test_ticks_that_are_all_late_follow_the_plan_all_the_same(periods, jerk):
+    # A simulator's clock may advance in such steps.
+    if jerk:
+        pytest.importorskip('ruckig')
+    rig = Rig(**({'arm__max_jerk': [jerk, jerk]} if jerk else {}))
+    arm = np.zeros((8, 2))
+    arm[:, 0] = 0.04 * np.arange(1, 9)
+    rig.send(rows(arm=arm))
+    ticks = [rig.tick(periods * TICK) for _ in range(int(0.78 / (periods * TICK)))]
+    place = ticks[-1].commands['arm'][0]
+    assert place == pytest.approx(0.4 * (rig.now - 100.0), abs=0.06 if jerk else 0.02)
+
+
 def test_a_gap_longer_than_the_plan_ends_in_a_hold_and_gentle_braking():
     rig = Rig()
     speed = rig.drive().commands['base'][0]

@@ -315,7 +315,7 @@ def test_a_bag_cut_off_in_the_middle_of_a_motion_stops_earlier_by_what_was_cut(l
 
 
 def test_a_dispatcher_that_does_not_brake_is_noticed(cut, monkeypatch):
-    monkeypatch.setattr(Motion, 'settle', lambda motion, dt: None)
+    monkeypatch.setattr(Motion, 'settle', lambda motion, *_: None)
     with pytest.raises(AssertionError, match='never came to rest'):
         assert_stops(replay(cut), *chunks_of(cut)[-1])
 

@@ -82,7 +82,6 @@ class Dispatcher:
         self._motion: Motion | None = None
         self._started = False  # a chunk was accepted since the last enable
         self._positions = [c.name for c in embodiment.action if c.kind.is_position]
-        # Where every tick sends a position; what has a trajectory moves on between late ticks.
         self._sampled = [n for n in self._positions if n not in self._trajectories]
         self._continuity = Continuity(self._positions, self._trajectories)
         self._row_goals: dict[str, np.ndarray] = {}  # of the row that was due last
@@ -248,7 +247,7 @@ class Dispatcher:
             return 0
         measured = self._feedback.positions()
         if self._motion is None:
-            self._motion = Motion(self._embodiment, self._config, measured)
+            self._motion = Motion(self._embodiment, self._config, measured, self._sampled)
         elif not self._started:
             anew = self._continuity.anew(self._motion, measured, self._config)
             self._motion.restart(anew)
@@ -322,8 +321,8 @@ class Dispatcher:
             if dt <= 0:
                 return Action.FOLLOW, (), ''
             before, target = self._plan.sample(self._now - dt), self._plan.sample(self._now)
-            limited = self._motion.follow(before, target, dt)
-            self._motion.slow(self._sampled, passed / dt)
+            late = (self._plan.sample(self._now - passed), passed) if passed > dt else None
+            limited = self._motion.follow(before, target, dt, late=late)
             if limited:
                 return Action.LIMIT, limited, f'limits reached: {", ".join(limited)}'
             return Action.FOLLOW, (), ''
@@ -335,8 +334,7 @@ class Dispatcher:
             # Before braking: what comes to rest now must still be told so, however late the tick.
             self._moved_at |= {n: self._now for n in names if not self._motion.at_rest(n)}
             # A clock that stands still must not keep the base moving: brake by the tick.
-            self._motion.settle(dt if dt > 0 else nominal)
-            self._motion.slow(self._sampled, passed / dt if dt > 0 else 1.0)
+            self._motion.settle(dt if dt > 0 else nominal, passed)
         if self._stop_reason:
             return Action.STOP, self._stop_components or names, self._stop_reason
         if not active:

@@ -42,12 +42,33 @@ class JerkPositionLimiter(PositionLimiter):
         super().stand()
         self.acceleration = np.zeros_like(self.position)
 
-    def step(self, before: np.ndarray, target: np.ndarray, dt: float) -> bool:
-        """Move towards a target for one tick (see `PositionLimiter.step`)."""
+    def step(
+        self, before: np.ndarray, target: np.ndarray, dt: float, *, share: float = 1.0
+    ) -> bool:
+        """Move towards a target for one tick (see `PositionLimiter.step`).
+
+        After a share of a tick it goes on evenly, at the speed that its way was over the tick.
+        """
         config = self.config
         start = np.clip(before, config.lower, config.upper)
         goal = np.clip(target, config.lower, config.upper)
-        speed = np.clip((goal - start) / dt, -config.max_velocity, config.max_velocity) * _SHARE
+        state = self._ahead(start, goal, dt)
+        if share < 1.0:
+            most = config.max_velocity * dt * share
+            way = np.clip(np.array(state[0]) - self.position, -most, most)
+            state = (self.position + way, way / dt, np.zeros_like(way))
+            if not self._can_stop(state):
+                state = self._ahead(goal - (goal - start) * share, goal, dt * share)
+                state = (state[0], np.array(state[1]) * share, np.array(state[2]) * share**2)
+        self._go(state, dt)
+        slack = 1e-3 * config.max_velocity * dt
+        reached = goal if self._switches else self.position
+        return bool((np.abs(reached - target) > slack).any())
+
+    def _ahead(self, start: np.ndarray, goal: np.ndarray, dt: float) -> _State:
+        """Return the state in `dt` on the way to a target that moves from start to goal in it."""
+        most = self.config.max_velocity
+        speed = np.clip((goal - start) / dt, -most, most) * _SHARE
         try:
             state = self._beside(start, speed, dt)
         except (ruckig.RuckigError, ValueError):  # ValueError: to catch up would take hours
@@ -55,10 +76,7 @@ class JerkPositionLimiter(PositionLimiter):
         if state is None or not self._can_stop(state):
             # It would swing through the end of the range: rather arrive at rest.
             state = self._to(goal, dt)
-        self._go(state, dt)
-        slack = 1e-3 * config.max_velocity * dt
-        reached = goal if self._switches else self.position
-        return bool((np.abs(reached - target) > slack).any())
+        return state
 
     def slow(self, factor: float) -> None:
         """Take it that the last step took `factor` >= 1 times as long."""

@@ -62,13 +62,16 @@ class PositionLimiter:
         """Take it that nothing moves: somebody else commands."""
         self.velocity = np.zeros_like(self.position)
 
-    def step(self, before: np.ndarray, target: np.ndarray, dt: float) -> bool:
+    def step(
+        self, before: np.ndarray, target: np.ndarray, dt: float, *, share: float = 1.0
+    ) -> bool:
         """Move towards a target for one tick.
 
         Args:
             before: [d] the target one tick ago, for its speed.
             target: [d] the target now.
             dt: seconds since the last tick, > 0.
+            share: of `dt`; it moves no farther than in so much of it at full speed.
 
         Returns:
             Whether a limit kept the set-point from its target.
@@ -88,7 +91,8 @@ class PositionLimiter:
         )
         change = config.max_acceleration * dt
         velocity = np.clip(velocity, self.velocity - change, self.velocity + change)
-        velocity = np.clip(velocity, -config.max_velocity, config.max_velocity)
+        most = config.max_velocity * share
+        velocity = np.clip(velocity, -most, most)
         self._move(velocity, dt)
         slack = _ROUNDING * config.max_velocity * dt
         reached = goal if self._switches else self.position

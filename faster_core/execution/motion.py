@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping
+from collections.abc import Collection, Iterable, Mapping
 
 import numpy as np
 
@@ -17,9 +17,22 @@ class Motion:
     """What is commanded, moved tick by tick; starts at rest where the robot is measured."""
 
     def __init__(
-        self, embodiment: Embodiment, config: DispatcherConfig, measured: Mapping[str, np.ndarray]
+        self,
+        embodiment: Embodiment,
+        config: DispatcherConfig,
+        measured: Mapping[str, np.ndarray],
+        sampled: Collection[str] = (),
     ) -> None:
-        """Take positions from `measured` (component -> [d]); velocities start at zero."""
+        """Take positions from `measured` (component -> [d]); velocities start at zero.
+
+        Args:
+            embodiment: the components.
+            config: their limits.
+            measured: positions, component -> [d].
+            sampled: positions that every tick sends. Between ticks they stand still: what a late
+                one moves, it moves in all the time since the last. What has a trajectory moves on.
+        """
+        self._sampled = frozenset(sampled)
         self._slices = embodiment.action_slices
         self._limiters = {
             c.name: _limiter(c, config.components[c.name], measured) for c in embodiment.action
@@ -74,32 +87,48 @@ class Motion:
             return brake(limiter, lead=lead, tick=tick)
         return follow(limiter, plan, self._slices[name], now=now, lead=lead, tick=tick)
 
-    def follow(self, before: np.ndarray, target: np.ndarray, dt: float) -> tuple[str, ...]:
+    def follow(
+        self,
+        before: np.ndarray,
+        target: np.ndarray,
+        dt: float,
+        *,
+        late: tuple[np.ndarray, float] | None = None,
+    ) -> tuple[str, ...]:
         """Move towards a target [D] that was `before` [D] one tick of `dt` seconds ago.
+
+        Args:
+            before: the target `dt` seconds ago.
+            target: the target now.
+            dt: seconds to move for.
+            late: if more time has passed since the last tick, the target then, and the seconds.
 
         Returns:
             Components that a limit kept from the target.
         """
-        return tuple(
-            name
-            for name, limiter in self._limiters.items()
-            if limiter.step(before[self._slices[name]], target[self._slices[name]], dt)
-        )
+        limited = []
+        for name, limiter in self._limiters.items():
+            at = self._slices[name]
+            if late is not None and name in self._sampled:
+                start, passed = late
+                held = limiter.step(start[at], target[at], passed, share=dt / passed)
+            else:
+                held = limiter.step(before[at], target[at], dt)
+            if held:
+                limited.append(name)
+        return tuple(limited)
 
-    def settle(self, dt: float) -> None:
-        """Brake for one tick of `dt` seconds and stay there: never back to an earlier place."""
-        for limiter in self._limiters.values():
-            limiter.settle(dt)
+    def settle(self, dt: float, passed: float = 0.0) -> None:
+        """Brake for one tick of `dt` seconds and stay there: never back to an earlier place.
 
-    def slow(self, names: Iterable[str], factor: float) -> None:
-        """Take it that the last step of these positions took `factor` >= 1 times as long.
-
-        A late tick moves by a few periods only. The robot came to that place in all the time that
-        passed, so it is as much slower, and speeds up from there within its limits.
+        Args:
+            dt: seconds to brake for.
+            passed: seconds since the last tick, if these are more.
         """
-        if factor > 1.0:
-            for name in names:
-                self._limiters[name].slow(factor)
+        for name, limiter in self._limiters.items():
+            limiter.settle(dt)
+            if passed > dt and name in self._sampled:
+                limiter.slow(passed / dt)
 
 
 def _limiter(
