@@ -1,9 +1,10 @@
 """Time that does not behave: late ticks, clocks that stand still, jump, or are no number."""
 
-from execution_helpers import column, Rig, rows, TICK
+from execution_helpers import column, config, Rig, rows, TICK, TOY
 import numpy as np
 import pytest
 
+from faster_core.execution.dispatcher import Dispatcher
 from faster_core.execution.state import Action
 
 
@@ -74,6 +75,23 @@ def test_ticks_that_are_all_late_follow_the_plan_all_the_same(periods, jerk):
     ticks = [rig.tick(periods * TICK) for _ in range(int(0.78 / (periods * TICK)))]
     place = ticks[-1].commands['arm'][0]
     assert place == pytest.approx(0.4 * (rig.now - 100.0), abs=0.06 if jerk else 0.02)
+
+
+@pytest.mark.parametrize('gap', [0.1, 0.25])
+def test_what_has_a_trajectory_moves_on_while_a_tick_is_late(gap):
+    rig = Rig(enabled=False)
+    rig.dispatcher = Dispatcher(TOY, config(), trajectories=('arm',))
+    rig.feed()
+    assert rig.dispatcher.enable(True, rig.now).success
+    arm = np.zeros((8, 2))
+    arm[:, 0] = 0.06 * np.arange(1, 9)
+    rig.send(rows(arm=arm))
+    rig.run(0.4)
+    place = rig.tick(gap).commands['arm'][0]
+    assert place == pytest.approx(0.6 * (rig.now - 100.0), abs=0.01)
+    rig.dispatcher.stop(rig.now, 'button')
+    end = rig.tick().trajectories['arm'].positions[-1, 0]
+    assert place < end < place + 0.6**2 / (2 * 4.0) + 0.6 * TICK  # it brakes, and never goes back
 
 
 def test_a_gap_longer_than_the_plan_ends_in_a_hold_and_gentle_braking():

@@ -36,7 +36,8 @@ __all__ = ['Dispatcher', 'DispatcherConfig']
 CLOCK_TOLERANCE = 0.05
 # A clock that stood still for so long (seconds at the nominal rate) is paused.
 PAUSE_AFTER = 0.2
-# A late tick moves the set-point by at most so many nominal periods.
+# A late tick moves a set-point by at most so many nominal periods (at full speed, if it is a
+# position that every tick sends).
 MAX_TICK_PERIODS = 3.0
 FEEDBACK_STALE = 'feedback_stale'
 

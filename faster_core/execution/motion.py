@@ -30,7 +30,8 @@ class Motion:
             config: their limits.
             measured: positions, component -> [d].
             sampled: positions that every tick sends. Between ticks they stand still: what a late
-                one moves, it moves in all the time since the last. What has a trajectory moves on.
+                one moves, it moves in all the time since the last. Other positions have a
+                trajectory and move on, however late a tick comes.
         """
         self._sampled = frozenset(sampled)
         self._slices = embodiment.action_slices
@@ -109,9 +110,10 @@ class Motion:
         limited = []
         for name, limiter in self._limiters.items():
             at = self._slices[name]
-            if late is not None and name in self._sampled:
+            if late is not None and isinstance(limiter, PositionLimiter):
                 start, passed = late
-                held = limiter.step(start[at], target[at], passed, share=dt / passed)
+                share = dt / passed if name in self._sampled else 1.0
+                held = limiter.step(start[at], target[at], passed, share=share)
             else:
                 held = limiter.step(before[at], target[at], dt)
             if held:
@@ -126,9 +128,14 @@ class Motion:
             passed: seconds since the last tick, if these are more.
         """
         for name, limiter in self._limiters.items():
-            limiter.settle(dt)
-            if passed > dt and name in self._sampled:
-                limiter.slow(passed / dt)
+            if passed > dt and isinstance(limiter, PositionLimiter):
+                if name in self._sampled:
+                    limiter.settle(dt)
+                    limiter.slow(passed / dt)
+                else:
+                    limiter.settle(passed)
+            else:
+                limiter.settle(dt)
 
 
 def _limiter(
