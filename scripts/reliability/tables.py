@@ -196,13 +196,23 @@ def soak() -> str:
     met = r['met']
     text = (
         f'{r["minutes"]:.0f} minutes, {r["warm_up_minutes"]:g} of them warm-up; {r["episodes"]} '
-        f'episodes ({r["successes"]} successful), {r["chunks"]} chunks. Gaps in their numbers: '
-        f'{r["gaps_in_sequence"]} at the observer, {r["gaps_in_reports"]} in the reports of the '
-        f'dispatcher; the plan ran dry {r["plan_ran_dry"]} times. Met: memory (at most '
+        f'episodes ({r["successes"]} successful), {r["chunks"]} chunks. Missing of them at the '
+        f'observer: {r["gaps_in_sequence"]}. Without a report of the dispatcher: '
+        f'{len(r["lost"])} lost, {len(r["replaced"])} replaced{_replaced(r["replaced"])}. The '
+        f'plan ran dry {r["plan_ran_dry"]} times. Met: memory (at most '
         f'{r["allowed_percent_per_hour"]:g} % an hour) {_yes(met["memory"])}, numbers '
         f'{_yes(met["sequence"])}, plan {_yes(met["plan"])}.'
     )
     return _section(lines, text, 'soak', r)
+
+
+def _replaced(chunks: list[dict]) -> str:
+    """Return how soon the next chunk came, and how many of those drop the plan."""
+    if not chunks:
+        return ''
+    empty = sum(c['next_rows'] == 0 for c in chunks)
+    latest = max(c['next_after_ms'] for c in chunks)
+    return f' within {latest:.1f} ms by the next one ({empty} by an empty one)'
 
 
 def motion() -> str:
