@@ -3,7 +3,7 @@
 import dataclasses
 
 from execution_helpers import chunk, config, PERIOD, Rig, rows, START, TICK, TOY
-from hypothesis import given, settings
+from hypothesis import example, given, settings
 from hypothesis import strategies as st
 import numpy as np
 import pytest
@@ -101,6 +101,13 @@ def test_any_plan_becomes_a_trajectory_within_the_limits_between_its_points_too(
     sign=st.tuples(*[st.sampled_from([-1.0, 0.0, 1.0])] * 3),
     room=st.tuples(*[st.sampled_from([0.0, 1e-5, 1e-3, 1.0])] * 3),
     rate=st.sampled_from([50.0, 200.0, 1000.0]),
+)
+@example(  # two that stop within a tenth of a microsecond, a third 2 ms sooner
+    stop=0.25,
+    apart=(0.0, 1.192092896e-07, -0.001953125),
+    sign=(-1.0, -1.0, -1.0),
+    room=(0.0, 0.0, 0.0),
+    rate=50.0,
 )
 @settings(max_examples=600, deadline=None)
 def test_joints_that_stop_within_a_moment_brake_within_their_limits(stop, apart, sign, room, rate):

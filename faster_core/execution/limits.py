@@ -131,10 +131,10 @@ class PositionLimiter:
             if stops[i] < SAME_TIME and stops[i] <= others / 3.0:
                 break
             ahead = others - stops[i] if times else np.inf
+            if ahead <= APART:  # it has come to rest by then
+                continue
             wished = max(others if ahead <= SAME_TIME else stops[i], soonest)
-            if ahead <= APART:
-                own[i] = others
-            elif self._has_room(wished / 2.0)[i]:
+            if self._has_room(wished / 2.0)[i]:
                 own[i] = next((t for t in times if abs(t - wished) <= APART), wished)
             times.append(own[i])
         # What is left hardly moves: a cubic to rest at the next point keeps its acceleration.
