@@ -31,7 +31,8 @@ class Motion:
             measured: positions, component -> [d].
             sampled: positions that every tick sends. Between ticks they stand still: what a late
                 one moves, it moves in all the time since the last. Other positions have a
-                trajectory and move on, however late a tick comes.
+                trajectory that goes on; they stay behind it by what a late tick leaves out, as
+                the clock may as well have jumped while their controller did not.
         """
         self._sampled = frozenset(sampled)
         self._slices = embodiment.action_slices
@@ -110,10 +111,9 @@ class Motion:
         limited = []
         for name, limiter in self._limiters.items():
             at = self._slices[name]
-            if late is not None and isinstance(limiter, PositionLimiter):
+            if late is not None and name in self._sampled:
                 start, passed = late
-                share = dt / passed if name in self._sampled else 1.0
-                held = limiter.step(start[at], target[at], passed, share=share)
+                held = limiter.step(start[at], target[at], passed, share=dt / passed)
             else:
                 held = limiter.step(before[at], target[at], dt)
             if held:
@@ -128,14 +128,9 @@ class Motion:
             passed: seconds since the last tick, if these are more.
         """
         for name, limiter in self._limiters.items():
-            if passed > dt and isinstance(limiter, PositionLimiter):
-                if name in self._sampled:
-                    limiter.settle(dt)
-                    limiter.slow(passed / dt)
-                else:
-                    limiter.settle(passed)
-            else:
-                limiter.settle(dt)
+            limiter.settle(dt)
+            if passed > dt and name in self._sampled:
+                limiter.slow(passed / dt)
 
 
 def _limiter(
