@@ -12,8 +12,9 @@ import platform
 import struct
 
 # A thread with shorter slices than the others gets a core sooner when it wakes (Linux 6.12 and
-# later, sched(7); the least the kernel takes). Nanoseconds.
-SLICE = 100_000
+# later, sched(7)): shorter than the usual one of 1.4 ms on two cores, but long enough for a tick,
+# which would lose the core in the middle of it otherwise (docs/reliability.md). Nanoseconds.
+SLICE = 1_000_000
 _SCHED_SETATTR = {'x86_64': 314, 'aarch64': 274, 'riscv64': 274}
 # struct sched_attr of linux/sched/types.h: size, policy, flags, nice, priority, runtime (of
 # SCHED_OTHER: the slice), deadline, period.
