@@ -113,6 +113,22 @@ def test_the_prefix_is_what_the_whole_model_makes_of_the_same_sequence(folders, 
     assert torch.allclose(found, expected[0], atol=1e-4)
 
 
+@pytest.mark.parametrize('count', [1, 3])
+def test_windows_of_qwen2_5_vl_are_those_that_its_tower_finds(folders, count):
+    from faster_core.policy.backbones.families import patchify
+
+    # Three by three windows, not all of one size, where 56 pixels are one.
+    parts = pretrained_parts(folders('qwen2_5_vl'), image_pixels=140)
+    backbone = parts.model.backbone
+    pixels = _pixels(140, count)[0]
+    patches, side = patchify(backbone.normalize(pixels), 14, 2, 2)
+    grid = torch.tensor([[1, side, side]] * count)
+    expected = backbone.vlm.get_image_features(patches, grid).pooler_output
+    assert backbone.vlm.visual.windows_of_one[-1] == side**2
+    assert len(backbone.vlm.visual.windows_of_one) == 9
+    assert torch.equal(backbone.features(pixels), torch.stack(list(expected)))
+
+
 def test_gemma_2_keeps_its_softcap_and_its_layers_of_two_kinds(folders):
     folder = folders('paligemma', model_type='gemma2', query_pre_attn_scalar=8)
     parts = pretrained_parts(folder)

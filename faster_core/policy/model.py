@@ -137,7 +137,14 @@ class FasterVla(ActionModel):
         nn.init.normal_(self.head.weight, std=0.02)
         levels = torch.tensor(layout.levels).view(self.num_blocks, self.block_size)
         self.register_buffer('levels', levels, persistent=False)
-        self._uniform = bool((levels == levels[:, :1]).all())
+        # One number per block if its codes are of one level, and on the host: reading it from the
+        # buffer would wait for the device.
+        blocks = [
+            layout.levels[first : first + config.block_size]
+            for first in range(0, layout.num_tokens, config.block_size)
+        ]
+        uniform = all(len(set(block)) == 1 for block in blocks)
+        self._offsets = [block[0] * layout.codebook_size for block in blocks] if uniform else []
 
     def prepare(
         self,
@@ -170,8 +177,8 @@ class FasterVla(ActionModel):
 
     def token_offset(self, block: int) -> torch.Tensor | int:
         """Return what to add to codes of block `block` to get ids: one number, or [block_size]."""
-        if self._uniform:
-            return int(self.levels[block, 0]) * self.layout.codebook_size
+        if self._offsets:
+            return self._offsets[block]
         return self.levels[block] * self.layout.codebook_size
 
     def block_logits(self, inputs: torch.Tensor, block: int, prefix: Prefix) -> torch.Tensor:
@@ -208,15 +215,15 @@ class FasterVla(ActionModel):
         After the last block, where `<EoBlk>` is due, those of the last level.
         """
         block = min(block, self.num_blocks - 1)
-        if self._uniform:
-            size = self.layout.codebook_size
-            offset = 0 if self._tied else int(self.levels[block, 0]) * size
-            return F.linear(hidden, self.head.weight[offset : offset + size])
+        if self._offsets:
+            first = 0 if self._tied else self._offsets[block]
+            rows = slice(first, first + self.layout.codebook_size)
+            return F.linear(hidden, self.head.weight[rows])
         return self.logits_at(hidden, self.levels[block])
 
     def logits_at(self, hidden: torch.Tensor, levels: torch.Tensor) -> torch.Tensor:
         """Logits of the codes [B, n, K] of levels [n] from hidden states [B, n, width]."""
-        if self._uniform:
+        if self._offsets:
             return F.linear(hidden, self._codes_at(levels[:1])[0])
         return torch.einsum('bnw,nkw->bnk', hidden, self._codes_at(levels))
 

@@ -61,6 +61,7 @@ class PretrainedBackbone(Backbone):
         with torch.no_grad():
             grey = torch.zeros((1, self._size, self._size, 3), dtype=torch.uint8)
             try:
+                self._family.prepare(self.vlm, self._size)
                 self.tokens_per_image = self.features(grey).shape[1]
             except RuntimeError as e:
                 raise ConfigError(

@@ -46,7 +46,7 @@ class CudaGraphEngine(StepEngine):
         stream.wait_stream(torch.cuda.current_stream(self.device))
         graph = torch.cuda.CUDAGraph()
         try:
-            with torch.no_grad():
+            with torch.cuda.device(self.device), torch.no_grad():
                 with torch.cuda.stream(stream):
                     for _ in range(WARMUP):
                         step(*inputs)

@@ -58,7 +58,8 @@ class StepEngine(Engine):
     ) -> Step:
         """Return a compiled step; it is compiled at its first use, when shapes are known."""
         if name not in self._steps:
-            self._steps[name] = self.compile(make(self.model).eval(), example)
+            step = make(self.model).to(self.device).eval()
+            self._steps[name] = self.compile(step, example)
         return self._steps[name]
 
     # --- Engine ---------------------------------------------------------------------------------
