@@ -2,6 +2,10 @@
 
 Every endpoint made here can be changed by parameters (`qos_overrides.<topic>.subscription.depth`)
 and says once, as an error, when somebody on its topic cannot be heard or served.
+
+rclpy's own callbacks are left out. Every one is a thing to wait for, built and looked at in Python
+before and after each wait, and all that they would add is a warning about a topic of another type,
+which Fast DDS never gives; the doctor looks for those (docs/doctor.md).
 """
 
 from __future__ import annotations
@@ -92,7 +96,8 @@ def publisher(
         topic,
         copy.copy(profile),  # rclpy writes the overrides into it
         event_callbacks=PublisherEventCallbacks(
-            incompatible_qos=_reporter(node, topic, 'a subscriber cannot be served')
+            incompatible_qos=_reporter(node, topic, 'a subscriber cannot be served'),
+            use_default_callbacks=False,
         ),
         qos_overriding_options=QoSOverridingOptions(_PUBLISHER),
     )
@@ -120,7 +125,8 @@ def subscription(
         callback,
         copy.copy(profile),  # rclpy writes the overrides into it
         event_callbacks=SubscriptionEventCallbacks(
-            incompatible_qos=_reporter(node, topic, 'a publisher cannot be heard')
+            incompatible_qos=_reporter(node, topic, 'a publisher cannot be heard'),
+            use_default_callbacks=False,
         ),
         qos_overriding_options=QoSOverridingOptions(_SUBSCRIPTION),
     )

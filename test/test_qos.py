@@ -215,12 +215,14 @@ from std_msgs.msg import String
 told = []
 
 class SubscriptionEventCallbacks(event_handler.SubscriptionEventCallbacks):
-    def __init__(self, *, incompatible_qos):
+    def __init__(self, *, incompatible_qos, use_default_callbacks):
         def tell(event):
             incompatible_qos(event)
             told.append(event)
 
-        super().__init__(incompatible_qos=tell)
+        super().__init__(
+            incompatible_qos=tell, use_default_callbacks=use_default_callbacks
+        )
 
 old = types.ModuleType('rclpy.qos_event')
 old.PublisherEventCallbacks = event_handler.PublisherEventCallbacks
