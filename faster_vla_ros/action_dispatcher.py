@@ -34,7 +34,7 @@ from faster_core.execution.dispatcher import Dispatcher
 from faster_core.execution.errors import ChunkError
 from faster_core.execution.state import Answer, DispatcherSnapshot, Tick
 from faster_vla_msgs.msg import ActionChunk as ActionChunkMsg
-from faster_vla_ros import dispatcher_parameters, punctual, qos
+from faster_vla_ros import dispatcher_parameters, punctual, qos, services
 from faster_vla_ros.at_enable import EnableMessages
 from faster_vla_ros.conversions import chunk_from_message
 from faster_vla_ros.dispatcher_status import DispatcherBoard
@@ -106,9 +106,9 @@ class ActionDispatcher(Node):
         qos.refuse_unused_overrides(self, self._command_topics() if dry else ())
         # Last: endpoints declare parameters of their own.
         LiveLimits(self, self.config.parameters, self.embodiment, self._set_rules)
-        self.create_service(SetBool, '~/enable', self._on_enable)
-        self.create_service(Trigger, '~/stop', self._on_stop)
-        self.create_service(Trigger, '~/reset', self._on_reset)
+        services.service(self, SetBool, '~/enable', self._on_enable)
+        services.service(self, Trigger, '~/stop', self._on_stop)
+        services.service(self, Trigger, '~/reset', self._on_reset)
         # Steady: simulated time that stands still must not stop the watchdog.
         steady = Clock(clock_type=ClockType.STEADY_TIME)
         self._last_tick: float | None = None

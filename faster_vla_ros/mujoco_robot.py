@@ -34,7 +34,7 @@ from faster_core.errors import ConfigError, FasterVlaError
 from faster_core.sim.realtime import RealTimeConfig, RealTimeRobot
 from faster_core.sim.robot import DEFAULT_ARMS, make_robot, ROBOTS
 from faster_vla_msgs.srv import ResetEpisode
-from faster_vla_ros import parameters
+from faster_vla_ros import parameters, services
 from faster_vla_ros.dialects.dialect import Dialect
 from faster_vla_ros.dialects.isaac import IsaacDialect
 from faster_vla_ros.dialects.ros2_control import Ros2ControlDialect
@@ -139,7 +139,7 @@ class MujocoRobot(Node):
         self.dialect = kind(self, self.robot, self._lock, self._seconds, values)
         self._description = RobotDescription(self, sim, choice['robot'], self.dialect.joints)
         self.robot.before_slice = self._before_slice
-        self.create_service(ResetEpisode, '~/reset_episode', self._on_reset)
+        services.service(self, ResetEpisode, '~/reset_episode', self._on_reset)
         quality = min(values['jpeg_quality'], 100) if kind.jpeg else None
         self.cameras = CameraThread(
             self._sizes, quality, self._publish_image, self._fail, make_sim=build

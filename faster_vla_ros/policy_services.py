@@ -6,6 +6,7 @@ from typing import Any, TYPE_CHECKING
 
 from std_srvs.srv import SetBool, Trigger
 
+from faster_vla_ros import services
 from faster_vla_ros.instructions import NOT_ACTIVE
 
 if TYPE_CHECKING:
@@ -24,7 +25,7 @@ class PolicyServices:
         """Create the services."""
         self._node = node
         self._services = [
-            node.create_service(kind, name, self._answering(handle))
+            services.service(node, kind, name, self._answering(handle))
             for kind, name, handle in (
                 (Trigger, '~/reset', self._reset),
                 (SetBool, '~/pause', self._pause),

@@ -11,6 +11,7 @@ from rclpy.node import Node
 from std_srvs.srv import SetBool
 
 from faster_vla_msgs.action import ExecuteInstruction
+from faster_vla_ros.services import service
 
 Result = ExecuteInstruction.Result
 SERVICE = '/action_dispatcher/enable'
@@ -24,6 +25,7 @@ class Client:
         name = '/policy_node/execute_instruction'
         self._client = ActionClient(rig.robot, ExecuteInstruction, name)
         rig.spin_until(self._client.server_is_ready, patience)
+        rig.spin(0.3)  # the server may know us later than we know it: its answer would be lost
 
     def send(self, text='grasp the cup', *, limit=0.0, motion=False):
         """Send a goal; returns its handle once it was accepted or refused."""
@@ -62,7 +64,7 @@ class Dispatcher:
         self._node = Node('action_dispatcher', context=context, use_global_arguments=False)
         self._executor = SingleThreadedExecutor(context=context)
         self._executor.add_node(self._node)
-        self._node.create_service(SetBool, SERVICE, self._on_enable)
+        service(self._node, SetBool, SERVICE, self._on_enable)
         self._thread = threading.Thread(target=self._executor.spin, daemon=True)
         self._thread.start()
 

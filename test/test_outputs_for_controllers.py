@@ -173,6 +173,13 @@ def failures():
     return []
 
 
+@pytest.fixture
+def clock(monkeypatch):
+    now = [100.0]
+    monkeypatch.setattr(channels.time, 'perf_counter', lambda: now[0])
+    return now
+
+
 def channel(client, failures, *, one_at_a_time=True):
     return ActionChannel(client, one_at_a_time=one_at_a_time, on_failure=failures.append)
 
@@ -249,18 +256,80 @@ def test_a_trajectory_lost_with_its_server_fails(failures):
     assert failures == ['there is no server']
 
 
-def test_a_rejected_goal_is_tried_again_after_a_while(failures, monkeypatch):
-    now = [100.0]
-    monkeypatch.setattr(channels.time, 'perf_counter', lambda: now[0])
+def test_a_rejected_goal_is_tried_again_after_a_while(failures, clock):
     client = _Client()
     made = channel(client, failures)
     made.send('a')
     client.accept(accepted=False)
     made.poll()
     assert client.goals == ['a']
-    now[0] += channels.RETRY
+    clock[0] += channels.RETRY
     made.poll()
     assert client.goals == ['a', 'a']
+
+
+UNANSWERED = 'the controller did not answer a goal within 1.0 s'
+
+
+@pytest.mark.parametrize('newer', [(), ('b',)])
+def test_a_goal_that_is_not_answered_is_told_and_sent_again_or_makes_way(failures, clock, newer):
+    client = _Client()
+    made = channel(client, failures)
+    made.send('a')
+    for goal in newer:
+        made.send(goal)
+    clock[0] += channels.ANSWER
+    made.poll()
+    assert client.goals == ['a']
+    clock[0] += 0.01
+    made.poll()
+    assert client.goals == ['a', *(newer or 'a')]
+    assert failures == [UNANSWERED]
+    client.accept()
+    client.accept(0)  # late: not waited for any more
+    client.finish(1)
+    clock[0] += 10.0
+    made.poll()
+    assert len(client.goals) == 2
+    assert failures == [UNANSWERED]
+
+
+def test_a_goal_that_was_answered_may_take_its_time(failures, clock):
+    client = _Client()
+    made = channel(client, failures)
+    made.send('a')
+    client.accept()
+    clock[0] += 1000.0
+    made.poll()
+    made.send('b')
+    assert client.goals == ['a']
+    assert not failures
+
+
+def test_a_trajectory_that_is_not_answered_fails(failures, clock):
+    client = _Client()
+    made = channel(client, failures, one_at_a_time=False)
+    made.send('a')
+    clock[0] += 0.6
+    made.send('b')
+    client.accept()
+    clock[0] += 0.6
+    made.poll()
+    assert client.goals == ['a', 'b']
+    assert failures == [UNANSWERED]
+
+
+def test_a_cancelled_goal_whose_answer_comes_too_late_is_cancelled_at_its_server(failures, clock):
+    client = _Client()
+    made = channel(client, failures)
+    made.send('a')
+    made.cancel()
+    clock[0] += 2.0
+    made.poll()
+    assert not failures
+    client.accept()
+    assert client.cancelled == ['a']
+    assert client.goals == ['a']
 
 
 @pytest.mark.parametrize('accepted_before', [True, False])

@@ -20,6 +20,7 @@ from faster_vla_ros import session as module
 from faster_vla_ros.cli import main
 from faster_vla_ros.compat.fastdds import profile_variable
 from faster_vla_ros.graph import r1lite_wbc
+from faster_vla_ros.services import service
 from faster_vla_ros.session import (
     isolated_environment,
     LATCHED,
@@ -72,7 +73,7 @@ class Peer:
             response.success, response.message = not self.refusal, self.refusal
             return response
 
-        self.node.create_service(kind, name, answer)
+        service(self.node, kind, name, answer)
 
     def close(self):
         self._stop.set()

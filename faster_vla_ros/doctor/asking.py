@@ -19,6 +19,8 @@ from faster_vla_ros.graph import fastdds_profile
 
 # Seconds a service gets to be found and to answer.
 PATIENCE = 2.0
+# Seconds until a service is asked again: an answer may be lost (`faster_vla_ros.services`).
+AGAIN = 0.5
 # Seconds until everybody is found. Fast DDS announces itself a few times at once and then every
 # 3 s; who started just before us and was missed is found by the next announcement only.
 DISCOVERY = 3.5
@@ -79,8 +81,12 @@ class Asker:
         try:
             if not self.spin(PATIENCE, client.service_is_ready):
                 return None
-            future = client.call_async(request)
-            return future.result() if self.spin(PATIENCE, future.done) else None
+            asked: list[Any] = []
+            for _ in range(round(PATIENCE / AGAIN)):
+                asked.append(client.call_async(request))
+                if self.spin(AGAIN, lambda: any(future.done() for future in asked)):
+                    return next(future.result() for future in asked if future.done())
+            return None
         finally:
             self.node.destroy_client(client)
 

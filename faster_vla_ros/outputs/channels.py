@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import collections
 from collections.abc import Callable
+import math
 import time
 from typing import Any
 import uuid
@@ -17,6 +18,9 @@ from faster_vla_ros import qos
 
 # Seconds after which a gripper's goal that was rejected is tried again.
 RETRY = 0.5
+# Seconds a server gets to accept or reject a goal. Its answer may be lost for ever
+# (`faster_vla_ros.services`), and it may hang.
+ANSWER = 1.0
 # Goals of ours whose numbers are kept; all but the newest few have ended long ago.
 NUM_OWN = 50
 
@@ -54,9 +58,11 @@ class ActionChannel:
         Args:
             client: of the action.
             one_at_a_time: the next goal waits for the result of the one before, and for the
-                server; one that was rejected or lost with its server is sent again. Else it
-                replaces the one before, and fails without a server: it would come too late.
-            on_failure: called with a sentence when a goal was rejected, lost or did not succeed.
+                server; one that was rejected, not answered or lost with its server is sent again.
+                Else it replaces the one before, and fails without a server: it would come too
+                late.
+            on_failure: called with a sentence when a goal was rejected, lost, not answered in time
+                or did not succeed.
         """
         self._client, self._on_failure = client, on_failure
         self._one_at_a_time = one_at_a_time
@@ -65,7 +71,7 @@ class ActionChannel:
         self._sent: Any = None  # newest goal
         self._newest = 0  # its number
         self._handle: Any = None  # of the newest goal, once it is accepted
-        self._on_their_way: set[int] = set()
+        self._on_their_way: dict[int, float] = {}  # until when their answers must be there
         self._cancelled = 0  # goals up to this number are not wished for any more
         self._told_no_server = False
         self._own: collections.deque[bytes] = collections.deque(maxlen=NUM_OWN)
@@ -91,6 +97,7 @@ class ActionChannel:
             self._without_server()
             return
         self._told_no_server = False
+        self._give_up_unanswered()
         if self._waiting is None or (self._one_at_a_time and self._on_their_way):
             return
         if time.perf_counter() < self._not_before:
@@ -98,7 +105,7 @@ class ActionChannel:
         self._sent, self._waiting, self._handle, self.taken = self._waiting, None, None, False
         self._newest += 1
         number = self._newest
-        self._on_their_way.add(number)
+        self._on_their_way[number] = time.perf_counter() + ANSWER
         # Ours before the server tells of it.
         goal_id = uuid.uuid4().bytes
         self._own.append(goal_id)
@@ -120,8 +127,8 @@ class ActionChannel:
         lost = bool(self._on_their_way)
         self._on_their_way.clear()  # their answers will not come
         if self._one_at_a_time:
-            if lost and self._waiting is None and self._newest > self._cancelled:
-                self._waiting = self._sent
+            if lost:
+                self._send_again(self._newest)
             failed = self._waiting is not None and not self._told_no_server
             self._told_no_server |= failed
         else:
@@ -130,14 +137,31 @@ class ActionChannel:
         if failed:
             self._on_failure('there is no server')
 
+    def _give_up_unanswered(self) -> None:
+        now = time.perf_counter()
+        late = [number for number, until in self._on_their_way.items() if until < now]
+        for number in late:
+            del self._on_their_way[number]
+        if late and late[-1] > self._cancelled:
+            self._send_again(late[-1])
+            self._on_failure(f'the controller did not answer a goal within {ANSWER} s')
+
+    def _send_again(self, number: int) -> None:
+        """Let the newest goal wait once more, unless another one does or it was cancelled."""
+        if self._one_at_a_time and self._waiting is None and number > self._cancelled:
+            self._waiting = self._sent
+
     def _answered(self, number: int, future: Any) -> None:
-        if number not in self._on_their_way:
-            return  # of a server that was gone meanwhile
         handle = future.result()
+        if number not in self._on_their_way:  # of a server that was gone meanwhile, or too late
+            if handle.accepted and number <= self._cancelled:
+                handle.cancel_goal_async()
+            return
+        self._on_their_way[number] = math.inf
         if not handle.accepted:
-            if self._one_at_a_time and self._waiting is None and number > self._cancelled:
-                self._waiting = self._sent
+            if self._waiting is None:
                 self._not_before = time.perf_counter() + RETRY
+            self._send_again(number)
             self._ended(number)
             self._on_failure('the goal was rejected')
             return
@@ -164,5 +188,5 @@ class ActionChannel:
         self._on_failure(f'the goal did not succeed: {text or f"status {answer.status}"}')
 
     def _ended(self, number: int) -> None:
-        self._on_their_way.discard(number)
+        self._on_their_way.pop(number, None)
         self.poll()

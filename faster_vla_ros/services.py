@@ -1,0 +1,71 @@
+"""Services whose answers are sent again until the asker can hear them.
+
+Discovery tells a server of an asker's request writer and of the reader of its answers one after
+the other, so that a request may be heard before its answer can be. rmw_fastrtps then waits 0.1 s,
+in the middle of the executor, and drops the answer (`__rmw_send_response`, rmw_response.cpp); the
+asker waits in vain although its request was carried out. rclpy warns (Iron and later) or raises
+(early Humble), which would end the node. It happened about once in two thousand calls of askers
+that had just started.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import Any, TYPE_CHECKING
+import warnings
+
+from rclpy.clock import Clock, ClockType
+
+if TYPE_CHECKING:
+    from rclpy.node import Node
+    from rclpy.service import Service
+
+# Seconds until an answer is sent again. Every time may keep the executor for 0.1 s.
+RETRY = 0.5
+NUM_TRIES = 5
+
+
+def service(
+    node: Node, kind: type, name: str, callback: Callable[[Any, Any], Any], **options: Any
+) -> Service:
+    """Create a service; arguments as of `Node.create_service`."""
+    made = node.create_service(kind, name, callback, **options)
+    made.send_response = _Answers(node, made)  # what an executor calls
+    return made
+
+
+class _Answers:
+    """Sends the answers of one service, each up to `NUM_TRIES` times."""
+
+    def __init__(self, node: Node, made: Service) -> None:
+        self._node, self._name = node, made.srv_name
+        self._send = made.send_response
+
+    def __call__(self, response: Any, header: Any) -> None:
+        why = self._lost(response, header)
+        if not why:
+            return
+        tries = 1
+
+        def again() -> None:
+            nonlocal tries, why
+            tries += 1
+            why = self._lost(response, header)
+            if why and tries < NUM_TRIES:
+                return
+            self._node.destroy_timer(timer)
+            if why:
+                self._node.get_logger().warning(f'{self._name}: nobody heard the answer: {why}')
+
+        steady = Clock(clock_type=ClockType.STEADY_TIME)
+        timer = self._node.create_timer(RETRY, again, clock=steady)
+
+    def _lost(self, response: Any, header: Any) -> str:
+        """Send an answer; returns why it was lost, empty if it was not."""
+        with warnings.catch_warnings(record=True) as caught:
+            warnings.simplefilter('always', RuntimeWarning)
+            try:
+                self._send(response, header)
+            except RuntimeError as error:  # RCLError
+                return str(error)
+        return '; '.join(str(w.message) for w in caught)
