@@ -48,7 +48,7 @@ from faster_vla_ros.sensors.stamp_order import StampOrder
 from faster_vla_ros.state_log import ENDING, StateLog
 
 STATUS_PERIOD = 1.0
-# Seconds between two looks at who else publishes.
+# Seconds between two looks at who else publishes, and at goals without an answer.
 LOOK_PERIOD = 0.2
 # Seconds everything gets to come to rest at the end; then velocities are cut to zero.
 SETTLE_TIME = 2.0
@@ -114,7 +114,7 @@ class ActionDispatcher(Node):
         self._last_tick: float | None = None
         self._timer = self.create_timer(self._period, self._on_timer, clock=steady)
         self.create_timer(STATUS_PERIOD, self._board.publish, clock=steady)
-        self.create_timer(LOOK_PERIOD, self._authority.look, clock=steady)
+        self.create_timer(LOOK_PERIOD, self._on_look, clock=steady)
         self._authority.look()
         self._configured = True
         self._tick()
@@ -266,6 +266,10 @@ class ActionDispatcher(Node):
             self.dispatcher.on_feedback(name, values, now)
 
         return take
+
+    def _on_look(self) -> None:
+        self._authority.look()
+        self._wire.look()
 
     # --- services -----------------------------------------------------------------------------
 

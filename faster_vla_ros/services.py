@@ -11,10 +11,12 @@ that had just started.
 from __future__ import annotations
 
 from collections.abc import Callable
+import threading
 from typing import Any, TYPE_CHECKING
 import warnings
 
 from rclpy.clock import Clock, ClockType
+from rclpy.exceptions import InvalidHandle
 
 if TYPE_CHECKING:
     from rclpy.node import Node
@@ -22,7 +24,9 @@ if TYPE_CHECKING:
 
 # Seconds until an answer is sent again. Every time may keep the executor for 0.1 s.
 RETRY = 0.5
-NUM_TRIES = 5
+NUM_TRIES = 3
+LOST = 'failed to send response'
+_CATCHING = threading.Lock()  # warnings are caught in the whole process
 
 
 def service(
@@ -62,10 +66,20 @@ class _Answers:
 
     def _lost(self, response: Any, header: Any) -> str:
         """Send an answer; returns why it was lost, empty if it was not."""
-        with warnings.catch_warnings(record=True) as caught:
+        why = ''
+        with _CATCHING, warnings.catch_warnings(record=True) as caught:
             warnings.simplefilter('always', RuntimeWarning)
             try:
                 self._send(response, header)
+            except InvalidHandle:  # the service is gone: nobody waits any more
+                pass
             except RuntimeError as error:  # RCLError
-                return str(error)
-        return '; '.join(str(w.message) for w in caught)
+                why = str(error)
+        for warning in caught:
+            if LOST in (text := str(warning.message)):
+                why = text
+            else:  # of another thread
+                warnings.warn_explicit(
+                    warning.message, warning.category, warning.filename, warning.lineno
+                )
+        return why

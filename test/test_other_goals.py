@@ -306,6 +306,14 @@ def test_a_goal_of_ours_that_somebody_cancels_stops_the_robot_and_not_that_contr
     rig.until(lambda: controller.goals > count, 'goals again')
 
 
+def test_a_controller_that_does_not_answer_stops_the_robot(acting, monkeypatch):
+    rig, _ = acting
+    monkeypatch.setattr(ActionClient, 'send_goal_async', lambda *_, **__: Future())
+    rig.move_until(lambda: rig.state.action == DispatcherState.ACTION_STOP)
+    assert 'the controller does not answer' in rig.state.message
+    rig.until(lambda: rig.base_speeds[-1] == 0.0, 'the base at rest')
+
+
 def test_a_foreign_goal_that_replaces_ours_is_a_takeover(acting):
     rig, controller = acting
     theirs = client_of(rig.node)

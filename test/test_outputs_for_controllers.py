@@ -173,13 +173,6 @@ def failures():
     return []
 
 
-@pytest.fixture
-def clock(monkeypatch):
-    now = [100.0]
-    monkeypatch.setattr(channels.time, 'perf_counter', lambda: now[0])
-    return now
-
-
 def channel(client, failures, *, one_at_a_time=True):
     return ActionChannel(client, one_at_a_time=one_at_a_time, on_failure=failures.append)
 
@@ -256,7 +249,9 @@ def test_a_trajectory_lost_with_its_server_fails(failures):
     assert failures == ['there is no server']
 
 
-def test_a_rejected_goal_is_tried_again_after_a_while(failures, clock):
+def test_a_rejected_goal_is_tried_again_after_a_while(failures, monkeypatch):
+    clock = [100.0]
+    monkeypatch.setattr(channels.time, 'perf_counter', lambda: clock[0])
     client = _Client()
     made = channel(client, failures)
     made.send('a')
@@ -268,64 +263,104 @@ def test_a_rejected_goal_is_tried_again_after_a_while(failures, clock):
     assert client.goals == ['a', 'a']
 
 
-UNANSWERED = 'the controller did not answer a goal within 1.0 s'
+UNANSWERED = 'the controller does not answer'
+
+
+def look(made, count=channels.NUM_LOOKS):
+    for _ in range(count):
+        made.look()
+        made.poll()
 
 
 @pytest.mark.parametrize('newer', [(), ('b',)])
-def test_a_goal_that_is_not_answered_is_told_and_sent_again_or_makes_way(failures, clock, newer):
+def test_a_goal_that_is_not_answered_is_told_and_sent_again_or_makes_way(failures, newer):
     client = _Client()
     made = channel(client, failures)
-    made.send('a')
-    for goal in newer:
+    for goal in ('a', *newer):
         made.send(goal)
-    clock[0] += channels.ANSWER
-    made.poll()
+    look(made, channels.NUM_LOOKS - 1)
     assert client.goals == ['a']
-    clock[0] += 0.01
-    made.poll()
+    assert not failures
+    look(made, 1)
     assert client.goals == ['a', *(newer or 'a')]
     assert failures == [UNANSWERED]
     client.accept()
-    client.accept(0)  # late: not waited for any more
-    client.finish(1)
-    clock[0] += 10.0
-    made.poll()
-    assert len(client.goals) == 2
+    client.finish()
+    look(made)
+    made.send('c')
+    assert client.goals[2:] == ['c']
     assert failures == [UNANSWERED]
 
 
-def test_a_goal_that_was_answered_may_take_its_time(failures, clock):
+def test_a_goal_that_is_accepted_too_late_is_cancelled_and_blocks_nothing(failures):
+    client = _Client()
+    made = channel(client, failures)
+    made.send('a')
+    made.send('b')
+    look(made)
+    client.accept(0)
+    assert client.cancelled == ['a']
+    client.accept(1)
+    client.finish()
+    made.send('c')
+    assert client.goals == ['a', 'b', 'c']
+
+
+def test_a_goal_that_was_answered_may_take_its_time(failures):
     client = _Client()
     made = channel(client, failures)
     made.send('a')
     client.accept()
-    clock[0] += 1000.0
-    made.poll()
+    look(made, 1000)
     made.send('b')
     assert client.goals == ['a']
     assert not failures
 
 
-def test_a_trajectory_that_is_not_answered_fails(failures, clock):
+def test_a_trajectory_that_is_not_answered_fails(failures):
     client = _Client()
     made = channel(client, failures, one_at_a_time=False)
     made.send('a')
-    clock[0] += 0.6
+    look(made, 3)
+    made.send('b')
+    look(made, channels.NUM_LOOKS - 3)
+    assert failures == [UNANSWERED]
+    assert client.goals == ['a', 'b']
+
+
+def test_a_trajectory_that_was_replaced_by_one_that_was_answered_did_not_fail(failures):
+    client = _Client()
+    made = channel(client, failures, one_at_a_time=False)
+    made.send('a')
+    look(made, 3)
     made.send('b')
     client.accept()
-    clock[0] += 0.6
-    made.poll()
-    assert client.goals == ['a', 'b']
-    assert failures == [UNANSWERED]
+    look(made)
+    assert not failures
 
 
-def test_a_cancelled_goal_whose_answer_comes_too_late_is_cancelled_at_its_server(failures, clock):
+@pytest.mark.parametrize('again', [True, False])
+def test_a_goal_is_not_sent_again_once_motion_was_disabled(failures, again):
     client = _Client()
     made = channel(client, failures)
     made.send('a')
+    made.forget()  # as the wire does in every tick without motion
+    for _ in range(channels.NUM_LOOKS + 1):
+        made.look()
+        if not again:  # motion is not enabled again
+            made.forget()
+        made.poll()
+    assert client.goals == ['a']
+    client.accept()
+    assert client.cancelled == ['a']
+
+
+def test_a_cancelled_goal_whose_answer_comes_too_late_is_cancelled_at_its_server(failures):
+    client = _Client()
+    made = channel(client, failures, one_at_a_time=False)
+    made.send('a')
     made.cancel()
-    clock[0] += 2.0
-    made.poll()
+    look(made)
     assert not failures
     client.accept()
     assert client.cancelled == ['a']

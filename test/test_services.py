@@ -134,6 +134,27 @@ def test_an_answer_that_is_heard_is_sent_once_and_needs_no_timer(rig, monkeypatc
     assert len(list(rig.node.timers)) == timers
 
 
+def test_a_warning_of_another_thread_is_no_lost_answer_and_is_shown(rig, monkeypatch):
+    def other(_):
+        warnings.warn('something else', UserWarning, stacklevel=1)
+
+    service, sent = lossy(rig, monkeypatch, other)
+    with pytest.warns(UserWarning, match='something else'):
+        service.send_response('answer', 'header')
+    rig.spin(0.2)
+    assert len(sent) == 1
+
+
+def test_the_answer_of_a_service_that_is_gone_is_dropped(rig):
+    made = services.service(rig.node, Trigger, 'ask', rig.answer)
+    timers = len(list(rig.node.timers))
+    rig.node.destroy_service(made)
+    made.send_response(Trigger.Response(), 'header')
+    rig.spin(0.2)
+    assert len(list(rig.node.timers)) == timers
+    assert rig.logged == []
+
+
 @pytest.mark.filterwarnings('error')
 def test_rclpy_tells_of_a_lost_answer_and_the_request_is_carried_out_once(rig, deaf):
     services.service(rig.node, Trigger, 'ask', rig.answer)

@@ -18,9 +18,9 @@ from faster_vla_ros import qos
 
 # Seconds after which a gripper's goal that was rejected is tried again.
 RETRY = 0.5
-# Seconds a server gets to accept or reject a goal. Its answer may be lost for ever
-# (`faster_vla_ros.services`), and it may hang.
-ANSWER = 1.0
+# Looks, five a second, that a server gets to accept or reject a goal: it may hang, or its answer
+# be lost for ever (`faster_vla_ros.services`). Not seconds: it may be we who stall.
+NUM_LOOKS = 6
 # Goals of ours whose numbers are kept; all but the newest few have ended long ago.
 NUM_OWN = 50
 
@@ -71,7 +71,9 @@ class ActionChannel:
         self._sent: Any = None  # newest goal
         self._newest = 0  # its number
         self._handle: Any = None  # of the newest goal, once it is accepted
-        self._on_their_way: dict[int, float] = {}  # until when their answers must be there
+        self._on_their_way: dict[int, float] = {}  # looks that are left to their answers
+        self._answered_up_to = 0  # newest number that was accepted or rejected
+        self._forgotten = 0  # goals up to this number are not sent again
         self._cancelled = 0  # goals up to this number are not wished for any more
         self._told_no_server = False
         self._own: collections.deque[bytes] = collections.deque(maxlen=NUM_OWN)
@@ -97,7 +99,6 @@ class ActionChannel:
             self._without_server()
             return
         self._told_no_server = False
-        self._give_up_unanswered()
         if self._waiting is None or (self._one_at_a_time and self._on_their_way):
             return
         if time.perf_counter() < self._not_before:
@@ -105,16 +106,28 @@ class ActionChannel:
         self._sent, self._waiting, self._handle, self.taken = self._waiting, None, None, False
         self._newest += 1
         number = self._newest
-        self._on_their_way[number] = time.perf_counter() + ANSWER
+        self._on_their_way[number] = NUM_LOOKS
         # Ours before the server tells of it.
         goal_id = uuid.uuid4().bytes
         self._own.append(goal_id)
         future = self._client.send_goal_async(self._sent, goal_uuid=UUID(uuid=list(goal_id)))
         future.add_done_callback(lambda f: self._answered(number, f))
 
+    def look(self) -> None:
+        """Wait no longer for the answers to goals that had all their looks."""
+        for number in self._on_their_way:
+            self._on_their_way[number] -= 1
+        late = [number for number, looks in self._on_their_way.items() if looks <= 0]
+        for number in late:
+            del self._on_their_way[number]
+        # A server that answered a newer goal is there, and follows that one.
+        if late and late[-1] > max(self._cancelled, self._answered_up_to):
+            self._send_again(late[-1])
+            self._on_failure('the controller does not answer')
+
     def forget(self) -> None:
-        """Drop a goal that waits: it is no longer wished for."""
-        self._waiting = None
+        """Drop a goal that waits, and send none of those on their way again."""
+        self._waiting, self._forgotten = None, self._newest
 
     def cancel(self) -> None:
         """Drop what waits and cancel what is on its way."""
@@ -137,25 +150,17 @@ class ActionChannel:
         if failed:
             self._on_failure('there is no server')
 
-    def _give_up_unanswered(self) -> None:
-        now = time.perf_counter()
-        late = [number for number, until in self._on_their_way.items() if until < now]
-        for number in late:
-            del self._on_their_way[number]
-        if late and late[-1] > self._cancelled:
-            self._send_again(late[-1])
-            self._on_failure(f'the controller did not answer a goal within {ANSWER} s')
-
     def _send_again(self, number: int) -> None:
-        """Let the newest goal wait once more, unless another one does or it was cancelled."""
-        if self._one_at_a_time and self._waiting is None and number > self._cancelled:
+        """Let the newest goal wait once more, unless another one does or it was forgotten."""
+        if self._one_at_a_time and self._waiting is None and number > self._forgotten:
             self._waiting = self._sent
 
     def _answered(self, number: int, future: Any) -> None:
         handle = future.result()
-        if number not in self._on_their_way:  # of a server that was gone meanwhile, or too late
-            if handle.accepted and number <= self._cancelled:
-                handle.cancel_goal_async()
+        self._answered_up_to = max(self._answered_up_to, number)
+        if number not in self._on_their_way:  # too late, or of a server that was gone meanwhile
+            if handle.accepted and (self._one_at_a_time or number <= self._cancelled):
+                handle.cancel_goal_async()  # nothing else could end it
             return
         self._on_their_way[number] = math.inf
         if not handle.accepted:

@@ -79,6 +79,11 @@ class Wire:
         self._stopped = stopped
         self._send(values, stamp)
 
+    def look(self) -> None:
+        """Look for goals that are not answered; called five times a second while we listen."""
+        for _, channel in self._actions():
+            channel.look()
+
     def send_zeros(self, stamp: Time) -> None:
         """Send zero for every velocity; positions have no value that is safe by itself."""
         self._send({n: v for n, v in self._zeros.items() if n in self._outputs}, stamp)
