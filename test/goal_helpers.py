@@ -20,12 +20,13 @@ SERVICE = '/action_dispatcher/enable'
 class Client:
     """Sends goals to the policy node of a rig."""
 
-    def __init__(self, rig, patience=h.WAIT):
+    def __init__(self, rig, patience=h.WAIT, discovery=0.3):
         self.rig, self.feedback = rig, []
         name = '/policy_node/execute_instruction'
         self._client = ActionClient(rig.robot, ExecuteInstruction, name)
         rig.spin_until(self._client.server_is_ready, patience)
-        rig.spin(0.3)  # the server may know us later than we know it: its answer would be lost
+        # The server may know us later than we know it: its answer would be lost.
+        rig.spin(discovery)
 
     def send(self, text='grasp the cup', *, limit=0.0, motion=False):
         """Send a goal; returns its handle once it was accepted or refused."""

@@ -84,8 +84,7 @@ class Bench:
         self.period = 1.0 / self.parameters['dispatch_rate']
         self.guard_timeout = shipped_guard_timeout()
         self.limits = read_limits(ROBOT, EMBODIMENT)
-        # Killed processes take locks of shared memory with them: plain UDP.
-        self.processes = Processes(domain, {'FASTDDS_BUILTIN_TRANSPORTS': 'UDPv4'})
+        self.processes = Processes(domain)
         self.processes.__enter__()
         self.context = Context()
         self.context.init(domain_id=domain)
