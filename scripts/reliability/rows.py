@@ -134,8 +134,12 @@ def worker_exception(bench: Bench) -> Moment:
     _expect(bench, (HOLD, 'dropped'))
     until_ns = time.time_ns()
     _expect_status(bench, PolicyStatus.STATE_FAULT, 'ordered')
-    held = [sent for sent, chunk in bench.witness.sent_chunks.values() if not chunk.num_steps]
-    return Moment(fault_ns, held[-1], until_ns)
+
+    def held() -> list[int]:
+        return [at for at, chunk in bench.witness.sent_chunks.values() if not chunk.num_steps]
+
+    bench.until(held, 'the empty chunk')  # the dispatcher may have heard it before us
+    return Moment(fault_ns, held()[-1], until_ns)
 
 
 def inference_stalls(bench: Bench) -> Moment:
