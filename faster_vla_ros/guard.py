@@ -32,7 +32,6 @@ from std_msgs.msg import Float64MultiArray
 
 from faster_core.errors import ConfigError, FasterVlaError
 from faster_vla_ros import parameters, qos
-from faster_vla_ros.compat.fastdds import leave_shared_memory
 from faster_vla_ros.parameters import Spec
 
 # Looks per timeout: how late the first zero may come at most is timeout x (1 + 1 / this).
@@ -188,7 +187,6 @@ class Guard(Node):
 def main(args: Sequence[str] | None = None) -> int:
     """Run until asked to end and nothing moves; 1 if a parameter is wrong."""
     ending = threading.Event()
-    leave_shared_memory()
     rclpy.init(args=args, signal_handler_options=SignalHandlerOptions.NO)
     for number in (signal.SIGINT, signal.SIGTERM, signal.SIGHUP):
         signal.signal(number, lambda *_: ending.set())

@@ -21,7 +21,6 @@ from std_srvs.srv import Trigger
 
 from faster_core.errors import DecodeError
 from faster_vla_msgs.msg import PolicyStatus
-from faster_vla_ros.compat.fastdds import local_udp_environment
 from faster_vla_ros.goals import GoalServer
 
 pytestmark = pytest.mark.ros
@@ -321,7 +320,7 @@ SCRIPT = """
 def test_process_that_is_told_to_end_disables_the_motion_of_its_goal(context, number):
     tests = str(pathlib.Path(h.__file__).parent)
     script = textwrap.dedent(SCRIPT.format(tests=tests))
-    environment = {**os.environ, **local_udp_environment(), 'ROS_DOMAIN_ID': str(h.DOMAIN)}
+    environment = {**os.environ, 'ROS_DOMAIN_ID': str(h.DOMAIN)}
     environment.pop('_ROS_WHEELS_BOOTSTRAP_COMPLETE', None)
     args = [sys.executable, '-c', script, *h.arguments(), '-p', 'checkpoint_path:=fake']
     process = subprocess.Popen(args, env=environment, stderr=subprocess.PIPE, text=True)

@@ -3,7 +3,6 @@
 import contextlib
 import dataclasses
 import os
-import pathlib
 import signal
 import subprocess
 import sys
@@ -294,9 +293,6 @@ def test_zeros_come_although_all_is_ended_when_the_dispatcher_is_killed(make_rig
     with Supervisor(graph, environment=environment) as supervisor:
         rig.until(lambda: rig.node.count_publishers(COMMANDS['base'][1]) == 2, 'both')
         meet_guard(rig.node, rig.until)
-        for name in ('guard', 'action_dispatcher'):  # nothing that was killed holds them up
-            maps = pathlib.Path(f'/proc/{supervisor.pid(name)}/maps').read_text()
-            assert '/dev/shm/fast' not in maps
         rig.spin(HEARD)
         rig.drive(0.15)
 

@@ -1,4 +1,4 @@
-"""Which profile Fast DDS gets, and under which variable: version 2 (Humble, Jazzy) and 3 differ.
+"""Under which variable Fast DDS looks for a profile: version 2 (Humble, Jazzy) and 3 differ.
 
 Version 2 does not know the name of version 3, and rmw_fastrtps of Kilted warns of the old one in
 every process, so that exactly the right one is set.
@@ -11,12 +11,8 @@ import os
 import pathlib
 import sys
 
-from faster_core import paths
-from faster_vla_ros.compat import discovery
-
 VERSION_3 = 'FASTDDS_DEFAULT_PROFILES_FILE'
 VERSION_2 = 'FASTRTPS_DEFAULT_PROFILES_FILE'
-TRANSPORTS = 'FASTDDS_BUILTIN_TRANSPORTS'
 
 
 def profile_variable(environment: Mapping[str, str] = os.environ, prefix: str = sys.prefix) -> str:
@@ -38,33 +34,3 @@ def profile_environment(
     """Return what makes Fast DDS read `profile`; a profile the user set stays."""
     name = profile_variable(environment)
     return {name: environment.get(name) or str(profile)}
-
-
-def local_udp_environment(environment: Mapping[str, str] = os.environ) -> dict[str, str]:
-    """Return what keeps a process on this machine and off shared memory.
-
-    "Localhost only" of ROS brings shared memory whatever the profile says (rmw_fastrtps,
-    participant.cpp), so that the profile has to say both.
-    """
-    profile = paths.share_dir() / 'config' / 'fastdds_udp_localhost.xml'
-    return {
-        profile_variable(environment): str(profile),
-        **discovery.unlimited_environment(environment),
-    }
-
-
-def leave_shared_memory() -> None:
-    """Have this process speak UDP only, unless the user chose otherwise; before `rclpy.init`.
-
-    A process that is killed may hold the lock of a port in shared memory, and whoever sends to
-    that port then waits. What moves the robot, or stops it, must not: its messages are small.
-    """
-    name = profile_variable()
-    folder = paths.share_dir() / 'config'
-    given = os.environ.get(name)
-    if given not in (None, '', str(folder / 'fastdds_shm.xml')):
-        return
-    if discovery.is_local():
-        os.environ.update(local_udp_environment())
-    elif given or not os.environ.get(TRANSPORTS):
-        os.environ[name] = str(folder / 'fastdds_udp.xml')
