@@ -25,6 +25,7 @@ from rclpy.clock import Clock, ClockType
 from rclpy.executors import ExternalShutdownException, SingleThreadedExecutor
 from rclpy.node import Node
 from rclpy.signals import SignalHandlerOptions
+from rclpy.utilities import get_rmw_implementation_identifier
 from sensor_msgs.msg import JointState
 from std_srvs.srv import SetBool, Trigger
 
@@ -36,6 +37,7 @@ from faster_core.execution.state import Answer, DispatcherSnapshot, Tick
 from faster_vla_msgs.msg import ActionChunk as ActionChunkMsg
 from faster_vla_ros import dispatcher_parameters, punctual, qos, services
 from faster_vla_ros.at_enable import EnableMessages
+from faster_vla_ros.compat.fastdds import leave_shared_memory
 from faster_vla_ros.conversions import chunk_from_message
 from faster_vla_ros.dispatcher_status import DispatcherBoard
 from faster_vla_ros.interlocks.authority import Authority
@@ -324,6 +326,7 @@ def main(args: list[str] | None = None) -> int:
     for number in _ASKING_TO_END:
         signal.signal(number, lambda *_: ending.set())
     punctual.ask_for_short_slices()  # before DDS has threads
+    leave_shared_memory(get_rmw_implementation_identifier())
     rclpy.init(args=args, signal_handler_options=SignalHandlerOptions.NO)
     node = ActionDispatcher()
     executor = SingleThreadedExecutor()

@@ -28,10 +28,12 @@ from rclpy.executors import ExternalShutdownException, SingleThreadedExecutor
 from rclpy.logging import get_logger
 from rclpy.node import Node
 from rclpy.signals import SignalHandlerOptions
+from rclpy.utilities import get_rmw_implementation_identifier
 from std_msgs.msg import Float64MultiArray
 
 from faster_core.errors import ConfigError, FasterVlaError
 from faster_vla_ros import parameters, qos
+from faster_vla_ros.compat.fastdds import leave_shared_memory
 from faster_vla_ros.parameters import Spec
 
 # Looks per timeout: how late the first zero may come at most is timeout x (1 + 1 / this).
@@ -187,6 +189,7 @@ class Guard(Node):
 def main(args: Sequence[str] | None = None) -> int:
     """Run until asked to end and nothing moves; 1 if a parameter is wrong."""
     ending = threading.Event()
+    leave_shared_memory(get_rmw_implementation_identifier())
     rclpy.init(args=args, signal_handler_options=SignalHandlerOptions.NO)
     for number in (signal.SIGINT, signal.SIGTERM, signal.SIGHUP):
         signal.signal(number, lambda *_: ending.set())

@@ -13,7 +13,7 @@ from rclpy.executors import SingleThreadedExecutor
 from rclpy.node import Node
 from rclpy.parameter import Parameter
 from rclpy.qos import DurabilityPolicy, QoSProfile, ReliabilityPolicy
-from ros_contexts import kept_context
+from ros_contexts import kept_context, Spinning
 from sensor_msgs.msg import JointState
 from std_msgs.msg import Bool
 from std_srvs.srv import SetBool, Trigger
@@ -27,7 +27,6 @@ from faster_vla_ros.action_dispatcher import ActionDispatcher
 from faster_vla_ros.conversions import chunk_to_message
 
 DOMAIN = 41
-PATIENCE = 90.0  # seconds a slow, loaded machine gets
 CHUNK_PERIOD = 0.3  # seconds between chunks while the robot is to move
 # The test's robot shares a loaded machine with others: it is silent for a second now and then.
 # It has no remote control either.
@@ -76,8 +75,10 @@ def make_values():
     return values
 
 
-class Rig:
+class Rig(Spinning):
     """Robot and operator in one node; with a dispatcher in this process unless told not to."""
+
+    patience = 90.0  # on a slow, loaded machine
 
     def __init__(self, *, dispatcher=True, **changes):
         self.context = kept_context(DOMAIN)
@@ -146,17 +147,8 @@ class Rig:
     def base_speeds(self):
         return [m.twist.linear.x for m, _ in self.sent['base']]
 
-    def spin(self, seconds):
-        end = time.monotonic() + seconds
-        while time.monotonic() < end:
-            self.executor.spin_once(timeout_sec=0.02)
-
-    def until(self, condition, what=''):
-        """Spin until a condition holds; fails the test when it does not."""
-        end = time.monotonic() + PATIENCE
-        while not condition():
-            assert time.monotonic() < end, f'never: {what or condition}; {self.states[-1:]}'
-            self.executor.spin_once(timeout_sec=0.02)
+    def situation(self):
+        return self.states[-1:]
 
     def call(self, name, request):
         kind = SetBool if isinstance(request, SetBool.Request) else Trigger

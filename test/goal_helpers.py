@@ -20,12 +20,12 @@ SERVICE = '/action_dispatcher/enable'
 class Client:
     """Sends goals to the policy node of a rig."""
 
-    def __init__(self, rig, patience=h.WAIT, discovery=0.3):
+    def __init__(self, rig, patience=h.WAIT, discovery=0.0):
         self.rig, self.feedback = rig, []
         name = '/policy_node/execute_instruction'
         self._client = ActionClient(rig.robot, ExecuteInstruction, name)
-        rig.spin_until(self._client.server_is_ready, patience)
-        # The server may know us later than we know it: its answer would be lost.
+        rig.until(self._client.server_is_ready, patience=patience)
+        # A server in another process may know us later than we know it: its answer would be lost.
         rig.spin(discovery)
 
     def send(self, text='grasp the cup', *, limit=0.0, motion=False):
@@ -36,13 +36,13 @@ class Client:
         future = self._client.send_goal_async(
             goal, feedback_callback=lambda m: self.feedback.append(m.feedback)
         )
-        self.rig.spin_until(future.done)
+        self.rig.until(future.done)
         return future.result()
 
     def result(self, handle):
         """Wait for the end of a goal; returns status and result."""
         future = handle.get_result_async()
-        self.rig.spin_until(future.done)
+        self.rig.until(future.done)
         return future.result().status, future.result().result
 
     def run(self, text='grasp the cup', **options):
@@ -52,7 +52,7 @@ class Client:
 def start(rig, client, **options):
     """Send a goal and wait until it is being followed."""
     handle = client.send(**options)
-    rig.spin_until(lambda: rig.node.instruction)
+    rig.until(lambda: rig.node.instruction)
     return handle
 
 

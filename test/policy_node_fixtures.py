@@ -23,6 +23,6 @@ def rig(context):
 def dispatcher(context, rig):
     """The dispatcher's enable service, found by the policy node."""
     d = Dispatcher(context, rig)
-    rig.spin_until(rig.node.goals._enable.service_is_ready)
+    rig.until(rig.node.goals._enable.service_is_ready)
     yield d
     d.close()

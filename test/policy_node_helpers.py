@@ -10,7 +10,7 @@ from rclpy.lifecycle import TransitionCallbackReturn
 from rclpy.node import Node
 from rclpy.parameter import Parameter
 from rclpy.qos import DurabilityPolicy, QoSProfile
-from ros_contexts import kept_context
+from ros_contexts import kept_context, Spinning
 from sensor_msgs.msg import Image, JointState
 from std_msgs.msg import String
 
@@ -75,7 +75,7 @@ def wait(condition, timeout=WAIT):
         time.sleep(0.02)
 
 
-class Rig:
+class Rig(Spinning):
     """A configured policy node, a robot that publishes on demand and ears on all outputs."""
 
     def __init__(self, context, *, namespace='', **parameters):
@@ -121,22 +121,12 @@ class Rig:
 
     def wait_connected(self):
         own = [*self.cameras.values(), *self.feedback.values(), self.instruction]
-        self.spin_until(lambda: all(p.get_subscription_count() for p in own))
+        self.until(lambda: all(p.get_subscription_count() for p in own))
         chunks = f'{self.namespace}/policy_node/action_chunk'
-        self.spin_until(lambda: self.node.count_subscribers(chunks) and self.statuses)
+        self.until(lambda: self.node.count_subscribers(chunks) and self.statuses)
 
-    def spin_until(self, condition, timeout=WAIT):
-        """Spin until `condition` holds; fails after `timeout` seconds."""
-        deadline = time.monotonic() + timeout
-        while not condition():
-            assert time.monotonic() < deadline, f'waited {timeout} s in vain: {self.statuses[-2:]}'
-            self.executor.spin_once(timeout_sec=0.05)
-
-    def spin(self, seconds):
-        """Spin for so long."""
-        end = time.monotonic() + seconds
-        while time.monotonic() < end:
-            self.executor.spin_once(timeout_sec=0.02)
+    def situation(self):
+        return self.statuses[-2:]
 
     def now(self):
         """Return the clock in nanoseconds."""
@@ -146,7 +136,7 @@ class Rig:
         """Publish an instruction and wait until the node has dealt with it."""
         generation = self.node.instructions.generation
         self.instruction.publish(String(data=text))
-        self.spin_until(lambda: self.node.instructions.generation > generation)
+        self.until(lambda: self.node.instructions.generation > generation)
 
     def sense(self, stamp=None, images=None, feedback=None, without=()):
         """Publish one set of inputs: feedback first. Returns its stamp in nanoseconds.
@@ -162,7 +152,7 @@ class Rig:
             if name not in without:
                 usual = joint_state(stamp, values, field)
                 self.feedback[name].publish((feedback or {}).get(name, usual))
-        self.spin_until(self._feedback_taken(stamp, feedback, without))
+        self.until(self._feedback_taken(stamp, feedback, without))
         for name in CAMERAS:
             if name not in without:
                 self.cameras[name].publish((images or {}).get(name, image(stamp)))
@@ -191,15 +181,15 @@ class Rig:
 
     def wait_status(self, state, text=''):
         """Wait for a status of that state whose message contains `text`."""
-        self.spin_until(lambda: self.status.state == state and text in self.status.message)
+        self.until(lambda: self.status.state == state and text in self.status.message)
         return self.status
 
     def call(self, kind, name, **fields):
         """Call a service of the policy node; returns its answer."""
         client = self.robot.create_client(kind, f'policy_node/{name}')
-        self.spin_until(client.service_is_ready)
+        self.until(client.service_is_ready)
         future = client.call_async(kind.Request(**fields))
-        self.spin_until(future.done)
+        self.until(future.done)
         self.robot.destroy_client(client)
         return future.result()
 
@@ -212,7 +202,7 @@ class Rig:
         self.say(text)
         count = len(self.moving_chunks())
         self.sense()
-        self.spin_until(lambda: len(self.moving_chunks()) > count)
+        self.until(lambda: len(self.moving_chunks()) > count)
         return self.moving_chunks()[-1]
 
     def close(self):

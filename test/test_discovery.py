@@ -12,5 +12,20 @@ def test_newer_distributions_and_wheels_get_the_range(distribution):
     assert discovery.local_environment(given) == wanted
 
 
+@pytest.mark.parametrize(
+    ('given', 'local'),
+    [
+        ({}, False),
+        ({'ROS_AUTOMATIC_DISCOVERY_RANGE': 'SUBNET'}, False),
+        ({'ROS_AUTOMATIC_DISCOVERY_RANGE': 'localhost'}, True),
+        ({'ROS_LOCALHOST_ONLY': '1'}, True),
+        ({'ROS_LOCALHOST_ONLY': '0'}, False),
+    ],
+)
+def test_a_graph_that_stays_on_this_machine_is_known_and_can_be_let_go(given, local):
+    assert discovery.is_local(given) is local
+    assert not discovery.is_local(given | discovery.unlimited_environment(given))
+
+
 def test_humble_gets_the_variable_it_knows():
     assert discovery.local_environment({'ROS_DISTRO': 'humble'}) == {'ROS_LOCALHOST_ONLY': '1'}

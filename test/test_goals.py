@@ -31,7 +31,7 @@ def test_goal_with_motion_enables_the_dispatcher_and_disables_it_afterwards(rig,
     handle = start(rig, client, motion=True, limit=2.0)
     assert dispatcher.calls == [True]
     rig.sense()
-    rig.spin_until(rig.moving_chunks)
+    rig.until(rig.moving_chunks)
     chunk = rig.moving_chunks()[0]
     assert bytes(chunk.goal_id.uuid) == bytes(handle.goal_id.uuid)
     status, result = client.result(handle)
@@ -50,7 +50,7 @@ def test_goal_without_motion_never_calls_the_dispatcher(rig, dispatcher):
     client = Client(rig)
     handle = start(rig, client, limit=0.5)
     rig.sense()
-    rig.spin_until(rig.moving_chunks)
+    rig.until(rig.moving_chunks)
     assert client.result(handle)[0] == GoalStatus.STATUS_SUCCEEDED
     assert dispatcher.calls == []
 
@@ -101,7 +101,7 @@ def test_late_answer_of_the_dispatcher_does_not_leave_motion_enabled(rig, dispat
     _status, result = Client(rig).run(motion=True)
     assert result.error_code == Result.COMMAND_REJECTED
     assert 'did not answer' in result.error_msg
-    rig.spin_until(lambda: dispatcher.calls == [True, False])
+    rig.until(lambda: dispatcher.calls == [True, False])
 
 
 def test_an_answer_is_waited_for_although_the_executor_was_busy_meanwhile(
@@ -156,7 +156,7 @@ def test_instruction_on_the_topic_preempts_the_goal_and_is_followed(rig, dispatc
     assert rig.node.instruction == 'grasp the bowl'
     assert dispatcher.calls == [True, False]
     rig.sense()
-    rig.spin_until(rig.moving_chunks)
+    rig.until(rig.moving_chunks)
     assert not any(rig.moving_chunks()[0].goal_id.uuid)
 
 
@@ -164,10 +164,10 @@ def test_instruction_on_the_topic_during_enabling_is_followed_once_motion_is_off
     dispatcher.delay = 0.5
     client = Client(rig)
     handle = client.send(motion=True)
-    rig.spin_until(lambda: dispatcher.calls)
+    rig.until(lambda: dispatcher.calls)
     generation = rig.node.instructions.generation
     rig.instruction.publish(String(data='grasp the bowl'))
-    rig.spin_until(lambda: rig.node.instructions.generation > generation)
+    rig.until(lambda: rig.node.instructions.generation > generation)
     while rig.node.goals.running:
         assert rig.node.instruction == ''
         rig.executor.spin_once(timeout_sec=0.05)
@@ -219,10 +219,10 @@ def test_default_instruction_of_a_new_activation_waits_for_the_end_of_the_goal(c
     with h.rig(context, default_instruction='grasp the bowl') as rig:
         dispatcher = Dispatcher(context, rig)
         try:
-            rig.spin_until(rig.node.goals._enable.service_is_ready)
+            rig.until(rig.node.goals._enable.service_is_ready)
             client = Client(rig)
             handle = client.send(motion=True)
-            rig.spin_until(lambda: rig.node.instruction == 'grasp the cup')
+            rig.until(lambda: rig.node.instruction == 'grasp the cup')
             dispatcher.delay = 0.5
             rig.node.trigger_deactivate()
             rig.node.trigger_activate()
@@ -287,10 +287,10 @@ def test_failing_policy_ends_the_goal_and_disables_motion(rig, dispatcher, error
     handle = start(rig, client, motion=True)
     for count in range(3):
         rig.sense()
-        rig.spin_until(lambda count=count: len(rig.policy.observations) > count)
+        rig.until(lambda count=count: len(rig.policy.observations) > count)
         if code == Result.INFERENCE_FAILED:
             break
-        rig.spin_until(lambda count=count: rig.node.num_failures > count)
+        rig.until(lambda count=count: rig.node.num_failures > count)
     status, result = client.result(handle)
     assert (status, result.error_code) == (GoalStatus.STATUS_ABORTED, code)
     assert expected in result.error_msg
@@ -332,12 +332,12 @@ def test_process_that_is_told_to_end_disables_the_motion_of_its_goal(context, nu
         client = Client(user, patience=100.0, discovery=3.5)
         handle = client.send(motion=True)
         assert handle.accepted
-        user.spin_until(lambda: dispatcher.calls == [True])
-        user.spin_until(lambda: user.statuses and user.status.instruction == 'grasp the cup')
+        user.until(lambda: dispatcher.calls == [True])
+        user.until(lambda: user.statuses and user.status.instruction == 'grasp the cup')
         process.send_signal(number)
-        user.spin_until(lambda: dispatcher.calls == [True, False])
+        user.until(lambda: dispatcher.calls == [True, False])
         assert process.wait(20.0) == 0, process.stderr.read()
-        user.spin_until(lambda: user.chunks and user.chunks[-1].num_steps == 0)
+        user.until(lambda: user.chunks and user.chunks[-1].num_steps == 0)
     finally:
         process.kill()
         process.communicate()

@@ -3,6 +3,7 @@
 import contextlib
 import dataclasses
 import os
+import pathlib
 import signal
 import subprocess
 import sys
@@ -21,7 +22,7 @@ from rcl_interfaces.srv import GetParameters
 from rclpy.executors import SingleThreadedExecutor
 from rclpy.node import Node
 from rclpy.parameter import Parameter
-from ros_contexts import kept_context
+from ros_contexts import kept_context, Spinning
 from std_msgs.msg import Float64MultiArray
 import yaml
 
@@ -47,7 +48,7 @@ def make_guard(**values):
     )
 
 
-class Robot:
+class Robot(Spinning):
     """A base that keeps its last target, and who commands it; a guard in this process or not."""
 
     def __init__(self, kind=TwistStamped, name='twist_stamped', *, guarded=True, namespace=None):
@@ -69,17 +70,6 @@ class Robot:
         meet_guard(self.node, self.until)
         self.until(lambda: self.commands.get_subscription_count() == 2)
         self.until(lambda: self.node.count_publishers(self.commands.topic_name) == 2)
-
-    def until(self, condition, patience=20.0):
-        end = time.monotonic() + patience
-        while not condition():
-            assert time.monotonic() < end
-            self.executor.spin_once(timeout_sec=0.01)
-
-    def spin(self, seconds):
-        end = time.monotonic() + seconds
-        while time.monotonic() < end:
-            self.executor.spin_once(timeout_sec=0.01)
 
     def command(self, message, seconds):
         end = time.monotonic() + seconds
@@ -293,6 +283,9 @@ def test_zeros_come_although_all_is_ended_when_the_dispatcher_is_killed(make_rig
     with Supervisor(graph, environment=environment) as supervisor:
         rig.until(lambda: rig.node.count_publishers(COMMANDS['base'][1]) == 2, 'both')
         meet_guard(rig.node, rig.until)
+        for name in ('guard', 'action_dispatcher'):  # nothing that was killed holds them up
+            maps = pathlib.Path(f'/proc/{supervisor.pid(name)}/maps').read_text()
+            assert '/dev/shm/fast' not in maps
         rig.spin(HEARD)
         rig.drive(0.15)
 

@@ -4,8 +4,6 @@
 the status topic is the same for every action.
 """
 
-import time
-
 import pytest
 
 pytest.importorskip('rclpy')
@@ -13,13 +11,13 @@ pytest.importorskip('faster_vla_msgs')
 
 from action_msgs.msg import GoalStatusArray
 from action_msgs.srv import CancelGoal
-from dispatcher_rig import DOMAIN, PATIENCE
+from dispatcher_rig import DOMAIN
 from rclpy.action import ActionClient, ActionServer, CancelResponse
 from rclpy.action.server import GoalEvent
 from rclpy.executors import SingleThreadedExecutor
 from rclpy.node import Node
 from rclpy.task import Future
-from ros_contexts import kept_context
+from ros_contexts import kept_context, Spinning
 from trajectory_msgs.msg import JointTrajectory
 
 from faster_vla_msgs.action import ExecuteInstruction
@@ -76,8 +74,10 @@ def client_of(node):
 # --- the topic itself ---------------------------------------------------------------------------
 
 
-class Graph:
+class Graph(Spinning):
     """Nodes of two processes: the controller's and the dispatcher's."""
+
+    patience = 90.0
 
     def __init__(self):
         context = kept_context(DOMAIN)
@@ -95,17 +95,6 @@ class Graph:
         self.nodes.remove(node)
         self.executor.remove_node(node)
         node.destroy_node()
-
-    def until(self, condition):
-        end = time.monotonic() + PATIENCE
-        while not condition():
-            assert time.monotonic() < end, 'never'
-            self.executor.spin_once(timeout_sec=0.02)
-
-    def spin(self, seconds):
-        end = time.monotonic() + seconds
-        while time.monotonic() < end:
-            self.executor.spin_once(timeout_sec=0.02)
 
     def send(self, client):
         """Send a goal and wait until it is accepted; returns its handle."""

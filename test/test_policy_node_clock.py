@@ -23,7 +23,7 @@ class Simulation:
     def __init__(self, rig):
         self._rig = rig
         self._clock = rig.robot.create_publisher(Clock, '/clock', 10)
-        rig.spin_until(self._clock.get_subscription_count)
+        rig.until(self._clock.get_subscription_count)
 
     def set(self, seconds):
         clock = self._rig.node.get_clock()
@@ -32,7 +32,7 @@ class Simulation:
             self._clock.publish(Clock(clock=stamp_from_seconds(seconds)))
             return abs(clock.now().nanoseconds / 1e9 - seconds) < 1e-6
 
-        self._rig.spin_until(there)
+        self._rig.until(there)
 
     def sense(self, seconds):
         """Set the clock and publish one set of inputs of that time."""
@@ -61,20 +61,20 @@ def test_jump_of_the_clock_drops_what_is_under_way_says_so_once_and_work_goes_on
     simulation.set(start)
     rig.say('grasp the cup')
     simulation.sense(start + 0.1)
-    rig.spin_until(rig.moving_chunks)
+    rig.until(rig.moving_chunks)
     capfd.readouterr()
     # An inference that is under way belongs to the old time.
     rig.policy.gate.clear()
     rig.policy.entered.clear()
     simulation.sense(start + 0.2)
-    rig.spin_until(rig.policy.entered.is_set)
+    rig.until(rig.policy.entered.is_set)
     simulation.set(then)
     assert not rig.node.inputs._newest
     rig.policy.gate.set()
     rig.spin(0.3)
     assert len(rig.moving_chunks()) == 1
     simulation.sense(then + 0.1)
-    rig.spin_until(lambda: len(rig.moving_chunks()) == 2)
+    rig.until(lambda: len(rig.moving_chunks()) == 2)
     assert rig.policy.observations[-1].stamp == pytest.approx(then + 0.1)
     assert rig.node.instruction == 'grasp the cup'
     found = jumps(capfd)
@@ -90,7 +90,7 @@ def test_steps_of_a_simulation_are_no_jumps(simulated, capfd):
     capfd.readouterr()
     for k in range(1, 4):
         simulation.sense(10.0 + 0.5 * k)
-        rig.spin_until(lambda k=k: len(rig.moving_chunks()) == k)
+        rig.until(lambda k=k: len(rig.moving_chunks()) == k)
     assert not jumps(capfd)
 
 
@@ -99,10 +99,10 @@ def test_hold_and_status_carry_simulated_time(simulated):
     simulation.set(50.0)
     rig.say('grasp the cup')
     simulation.sense(50.1)
-    rig.spin_until(rig.moving_chunks)
+    rig.until(rig.moving_chunks)
     simulation.set(50.2)
     rig.say('')
-    rig.spin_until(lambda: rig.chunks[-1].num_steps == 0)
+    rig.until(lambda: rig.chunks[-1].num_steps == 0)
     assert rig.chunks[-1].header.stamp == stamp_from_seconds(50.2)
     assert rig.status.header.stamp.sec == 50
 
@@ -132,9 +132,9 @@ def test_simulation_slower_than_real_time_makes_nothing_late(context):
         simulation = Simulation(rig)
         simulation.set(10.0)
         rig.instruction.publish(String(data='grasp the cup'))
-        rig.spin_until(lambda: rig.node.instructions.last)
+        rig.until(lambda: rig.node.instructions.last)
         simulation.sense(10.05)
-        rig.spin_until(rig.moving_chunks)
+        rig.until(rig.moving_chunks)
         assert rig.call(Trigger, 'start_instruction').success
         rig.statuses.clear()
         rig.spin(1.0)
@@ -150,14 +150,14 @@ def test_two_policy_nodes_in_two_namespaces_do_not_hear_each_other(context):
     with h.rig(context, namespace='/left') as left, h.rig(context, namespace='/right') as right:
         left.say('grasp the cup')
         left.sense()
-        left.spin_until(left.moving_chunks)
+        left.until(left.moving_chunks)
         right.spin(0.3)
         assert right.node.instruction == ''
         assert not right.chunks
         assert not right.policy.observations
         right.say('grasp the bowl')
         right.sense()
-        right.spin_until(right.moving_chunks)
+        right.until(right.moving_chunks)
         left.spin(0.3)
         assert [c.instruction for c in left.chunks] == ['grasp the cup']
         assert [c.instruction for c in right.chunks] == ['grasp the bowl']

@@ -22,7 +22,7 @@ def infer(rig):
     """Sense once and wait until the policy has been asked."""
     count = len(rig.policy.observations)
     rig.sense()
-    rig.spin_until(lambda: len(rig.policy.observations) > count)
+    rig.until(lambda: len(rig.policy.observations) > count)
 
 
 def values(rig, value):
@@ -51,7 +51,7 @@ def test_chunk_below_the_threshold_is_not_sent_but_counted_and_both_numbers_are_
     assert not rig.moving_chunks()
     rig.policy.log_prob = (-0.5, -1.5)  # just enough
     rig.sense()
-    rig.spin_until(rig.moving_chunks)
+    rig.until(rig.moving_chunks)
     assert list(rig.moving_chunks()[0].block_log_prob) == [-0.5, -1.5]
     rig.wait_status(PolicyStatus.STATE_RUNNING)
     assert rig.node.outcomes.failures_in_a_row == 0
@@ -83,7 +83,7 @@ def test_chunks_held_back_in_a_row_end_a_goal_as_decode_failures_do(careful):
     careful.policy.log_prob = (-9.0,)
     for count in range(1, 3):
         infer(careful)
-        careful.spin_until(lambda count=count: careful.node.outcomes.num_low_confidence == count)
+        careful.until(lambda count=count: careful.node.outcomes.num_low_confidence == count)
     careful.spin(0.3)
     assert careful.node.goals.running
     careful.policy.error = DecodeError('bad code')  # one of each kind are in a row as well
@@ -116,22 +116,22 @@ def test_first_level_is_sent_before_the_whole_chunk_with_a_number_of_its_own(coa
     rig = coarse
     timings = []
     rig.robot.create_subscription(InferenceTiming, '/policy_node/timing', timings.append, 10)
-    rig.spin_until(lambda: rig.node.count_subscribers('/policy_node/timing'))
+    rig.until(lambda: rig.node.count_subscribers('/policy_node/timing'))
     rig.say('grasp the cup')
     rig.policy.gate.clear()
     rig.sense()
-    rig.spin_until(rig.moving_chunks)
-    rig.spin_until(rig.policy.entered.is_set)
+    rig.until(rig.moving_chunks)
+    rig.until(rig.policy.entered.is_set)
     assert len(rig.moving_chunks()) == 1  # the inference still runs; no second coarse chunk
     rig.policy.gate.set()
-    rig.spin_until(lambda: len(rig.moving_chunks()) == 2)
+    rig.until(lambda: len(rig.moving_chunks()) == 2)
     first, whole = rig.moving_chunks()
     assert (first.num_levels, whole.num_levels) == (1, 0)
     assert whole.sequence_id == first.sequence_id + 1
     assert first.header.stamp == whole.header.stamp
     assert first_value(first) == pytest.approx(0.1)
     assert first_value(whole) == pytest.approx(0.25)
-    rig.spin_until(lambda: timings)
+    rig.until(lambda: timings)
     rig.spin(0.2)
     assert [t.sequence_id for t in timings] == [whole.sequence_id]
     assert len(rig.node.outcomes.durations) == 1
@@ -174,7 +174,7 @@ def test_coarse_chunk_of_an_old_instruction_reaches_nobody(coarse, monkeypatch):
     rig.say('grasp the cup')
     ready.clear()
     rig.sense()
-    rig.spin_until(rig.policy.entered.is_set)
+    rig.until(rig.policy.entered.is_set)
     rig.say('grasp the bowl')
     ready.set()
     rig.spin(0.4)

@@ -31,7 +31,7 @@ class Ears:
     def __init__(self, rig):
         self._rig, self.tasks, self.arrays = rig, {}, 0
         rig.robot.create_subscription(DiagnosticArray, '/diagnostics', self._hear, 10)
-        rig.spin_until(lambda: self.arrays)
+        rig.until(lambda: self.arrays)
 
     def _hear(self, array):
         self.arrays += 1
@@ -42,7 +42,7 @@ class Ears:
         """Have the node diagnose; returns status by task."""
         count = self.arrays
         self._rig.node._updater.force_update()
-        self._rig.spin_until(lambda: self.arrays > count)
+        self._rig.until(lambda: self.arrays > count)
         return self.tasks
 
 
@@ -96,7 +96,7 @@ def test_input_is_stale_before_its_first_message_then_ok_then_an_error(context):
         assert head.level == STALE
         assert 'head (/head): no message yet' in head.message
         rig.sense()
-        rig.spin_until(lambda: rig.node.inputs.rates.ever_seen('wrist_right'))
+        rig.until(lambda: rig.node.inputs.rates.ever_seen('wrist_right'))
         tasks = ears.now()
         assert tasks['input/head'].level in (OK, WARN)  # one message in a second is a low rate
         assert float(values(tasks['input/head'])['age_ms']) < 300.0
@@ -137,9 +137,9 @@ def test_inference_shows_latency_failures_and_dropped_observations(context):
         assert 'is above latency.warn (0 ms)' in inference.message
         rig.policy.error = DecodeError('bad code')
         rig.sense()
-        rig.spin_until(lambda: rig.node.num_failures == 1)
+        rig.until(lambda: rig.node.num_failures == 1)
         rig.sense(feedback={'torso': h.joint_state(rig.now(), [float('nan')] * 4)})
-        rig.spin_until(lambda: rig.node.num_dropped)
+        rig.until(lambda: rig.node.num_dropped)
         tasks = ears.now()
         found = values(tasks['inference'])
         assert (found['chunks'], found['decode_failures']) == ('1', '1')
@@ -147,7 +147,7 @@ def test_inference_shows_latency_failures_and_dropped_observations(context):
         assert int(values(tasks['input/torso'])['refused']) == 1
         rig.policy.error = MemoryError('of the device')
         rig.sense()
-        rig.spin_until(lambda: rig.node.status.faulted)
+        rig.until(lambda: rig.node.status.faulted)
         inference = ears.now()['inference']
         assert inference.level == ERROR
         assert 'of the device' in inference.message
@@ -159,7 +159,7 @@ def test_coverage_is_what_is_left_of_the_chunk_before(rig):
     rig.follow()
     assert 'no chunk has followed' in ears.now()['chunk coverage'].message
     rig.sense()
-    rig.spin_until(lambda: len(rig.moving_chunks()) == 2)
+    rig.until(lambda: len(rig.moving_chunks()) == 2)
     coverage = ears.now()['chunk coverage']
     assert coverage.level == OK
     # 32 rows of 1/15 s, less the time that has passed.
@@ -167,13 +167,13 @@ def test_coverage_is_what_is_left_of_the_chunk_before(rig):
     # The plan runs out before the next chunk comes.
     rig.node.outcomes._plan_end = rig.now() / 1e9 - 0.2
     rig.sense()
-    rig.spin_until(lambda: len(rig.moving_chunks()) == 3)
+    rig.until(lambda: len(rig.moving_chunks()) == 3)
     coverage = ears.now()['chunk coverage']
     assert coverage.level == ERROR
     assert 'the plan had run out for 0.' in coverage.message
     assert ears.now()['chunk coverage'].level == ERROR  # until the next chunk shows better
     rig.say('')
-    rig.spin_until(lambda: not rig.chunks[-1].num_steps)
+    rig.until(lambda: not rig.chunks[-1].num_steps)
     assert ears.now()['chunk coverage'].level == OK
     # A plan that was dropped covers nothing, so nothing is too late after it.
     rig.follow('grasp the bowl')
@@ -227,7 +227,7 @@ def test_silent_source_is_not_hidden_by_another_one_on_its_topic(context):
         ears = Ears(rig.up())
         arm = h.joint_state(rig.now(), [0.0] * 6, names=names)
         rig.feedback['left_arm'].publish(arm)
-        rig.spin_until(lambda: rig.node.inputs.rates.ever_seen('left_arm'))
+        rig.until(lambda: rig.node.inputs.rates.ever_seen('left_arm'))
         ears.now()
         for _ in range(30):
             hand = h.joint_state(rig.now(), [0.0], names=['finger'])

@@ -19,7 +19,7 @@ def stick(rig):
     rig.policy.entered.clear()
     rig.policy.gate.clear()
     rig.sense()
-    rig.spin_until(rig.policy.entered.is_set)
+    rig.until(rig.policy.entered.is_set)
 
 
 def test_inference_that_does_not_end_keeps_the_policy_from_a_second_thread(
@@ -30,7 +30,7 @@ def test_inference_that_does_not_end_keeps_the_policy_from_a_second_thread(
     stick(rig)
     worker = rig.node.worker
     assert rig.node.trigger_deactivate() == SUCCESS
-    rig.spin_until(lambda: rig.chunks and rig.chunks[-1].num_steps == 0)
+    rig.until(lambda: rig.chunks and rig.chunks[-1].num_steps == 0)
     capfd.readouterr()
     assert rig.node.trigger_activate() == FAILURE
     assert rig.node.trigger_cleanup() == FAILURE
@@ -74,7 +74,7 @@ def test_error_in_a_transition_disables_the_motion_of_the_goal(
     if moment == 'enabling':
         dispatcher.delay = 0.5
         Client(rig).send(motion=True)
-        rig.spin_until(lambda: dispatcher.calls)
+        rig.until(lambda: dispatcher.calls)
     else:
         start(rig, Client(rig), motion=True)
 

@@ -21,7 +21,7 @@ def test_chunk_carries_stamp_of_the_reference_image_to_the_nanosecond(rig):
     stamp = rig.now() // 1000 * 1000 + 123
     others = {c: h.image(stamp + 1_000_000) for c in ('wrist_left', 'wrist_right')}
     rig.sense(stamp, images=others)
-    rig.spin_until(rig.moving_chunks)
+    rig.until(rig.moving_chunks)
     chunk = rig.moving_chunks()[0]
     found = chunk.header.stamp.sec * 10**9 + chunk.header.stamp.nanosec
     assert found == stamp
@@ -42,12 +42,12 @@ def test_timing_is_sent_only_to_those_who_listen(rig):
     rig.follow()
     timings = []
     rig.robot.create_subscription(InferenceTiming, '/policy_node/timing', timings.append, 10)
-    rig.spin_until(lambda: rig.node.count_subscribers('/policy_node/timing'))
+    rig.until(lambda: rig.node.count_subscribers('/policy_node/timing'))
     rig.spin(0.3)
     rig.sense()
-    rig.spin_until(lambda: timings)
+    rig.until(lambda: timings)
     assert len(timings) == 1
-    rig.spin_until(lambda: len(rig.moving_chunks()) == 2)
+    rig.until(lambda: len(rig.moving_chunks()) == 2)
     timing, chunk = timings[0], rig.moving_chunks()[1]
     assert timing.header.stamp == chunk.header.stamp
     assert timing.sequence_id == chunk.sequence_id
@@ -96,7 +96,7 @@ def test_unusable_feedback_is_reported_counted_and_publishes_nothing(
     rig.say('grasp the cup')
     rig.sense(feedback={source: h.joint_state(rig.now(), values, field)})
     status = rig.wait_status(STALE, expected)
-    rig.spin_until(lambda: rig.status.num_observations_dropped >= 1)
+    rig.until(lambda: rig.status.num_observations_dropped >= 1)
     assert status.instruction == 'grasp the cup'
     assert not rig.moving_chunks()
     assert not rig.policy.observations
@@ -106,7 +106,7 @@ def test_feedback_far_from_the_image_is_refused(rig):
     rig.say('grasp the cup')
     stamp = rig.now()
     rig.sense(stamp)
-    rig.spin_until(rig.moving_chunks)
+    rig.until(rig.moving_chunks)
     late = stamp + 300_000_000
     for camera in h.CAMERAS:
         rig.cameras[camera].publish(h.image(late))
@@ -151,7 +151,7 @@ def test_stamp_that_repeats_or_runs_back_is_refused(rig, back, expected):
     assert status.num_observations_dropped == 1
     for camera in h.CAMERAS[1:]:
         rig.cameras[camera].publish(h.image(stamp))
-    rig.spin_until(lambda: rig.status.num_observations_dropped == 3)
+    rig.until(lambda: rig.status.num_observations_dropped == 3)
     assert len(rig.policy.observations) == 1
     assert len(rig.moving_chunks()) == 1
 
@@ -167,7 +167,7 @@ def test_camera_that_changes_its_size_is_refused_until_the_next_activation(rig):
     rig.say('grasp the cup')
     stamp = max(rig.now(), stamp + 100_000_000)
     rig.sense(stamp, images={'wrist_left': h.image(stamp, size=(6, 4))})
-    rig.spin_until(lambda: len(rig.moving_chunks()) == 2)
+    rig.until(lambda: len(rig.moving_chunks()) == 2)
 
 
 def test_negative_stamp_is_refused_and_the_node_lives_on(rig):
@@ -175,32 +175,32 @@ def test_negative_stamp_is_refused_and_the_node_lives_on(rig):
     rig.sense(-5 * 10**9)
     rig.wait_status(STALE, 'the stamp -5 s is negative')
     rig.sense()
-    rig.spin_until(rig.moving_chunks)
+    rig.until(rig.moving_chunks)
 
 
 def test_clock_that_was_reset_clears_the_buffers_and_work_goes_on(rig):
     rig.follow()
     start = 3 * 10**9  # a simulation that began anew
     rig.sense(start)
-    rig.spin_until(lambda: len(rig.policy.observations) == 2)
+    rig.until(lambda: len(rig.policy.observations) == 2)
     assert rig.policy.observations[-1].stamp == pytest.approx(3.0)
     rig.sense(start + 66_000_000)
-    rig.spin_until(lambda: len(rig.moving_chunks()) == 3)
+    rig.until(lambda: len(rig.moving_chunks()) == 3)
 
 
 def test_newest_observation_wins_while_inference_is_busy(rig):
     rig.say('grasp the cup')
     rig.policy.gate.clear()
     first = rig.sense()
-    rig.spin_until(rig.policy.entered.is_set)
+    rig.until(rig.policy.entered.is_set)
     for k in (1, 2, 3):
         rig.sense(first + k * 50_000_000)
-        rig.spin_until(lambda k=k: rig.node.num_dropped == k - 1 and rig.node.worker._job)
+        rig.until(lambda k=k: rig.node.num_dropped == k - 1 and rig.node.worker._job)
     rig.policy.gate.set()
-    rig.spin_until(lambda: len(rig.moving_chunks()) == 2)
+    rig.until(lambda: len(rig.moving_chunks()) == 2)
     assert rig.policy.observations[1].stamp == pytest.approx((first + 150_000_000) / 1e9)
     rig.node.status.publish()
-    rig.spin_until(lambda: rig.status.num_observations_dropped == 2)
+    rig.until(lambda: rig.status.num_observations_dropped == 2)
 
 
 @pytest.mark.parametrize('damage', [None, 'truncated', 'nonsense', 'empty'])
@@ -223,7 +223,7 @@ def test_compressed_images_are_decoded_or_refused(context, damage):
             rig.wait_status(STALE, 'camera head: ')
             assert not rig.moving_chunks()
         else:
-            rig.spin_until(rig.moving_chunks)
+            rig.until(rig.moving_chunks)
             seen = rig.policy.observations[0].images['head']
             assert seen.shape == (24, 32, 3)
             assert np.abs(seen.astype(int) - [200, 0, 0]).max() < 12

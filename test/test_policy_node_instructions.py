@@ -33,14 +33,14 @@ def test_first_instruction_waits_for_an_observation_without_a_hold(rig):
     status = rig.wait_status(PolicyStatus.STATE_WARMING_UP, 'waiting for the first observation')
     assert status.instruction == 'grasp the cup'
     rig.sense()
-    rig.spin_until(rig.moving_chunks)
+    rig.until(rig.moving_chunks)
     assert not holds(rig)
 
 
 def test_default_instruction_is_carried_out_from_activation(context):
     with h.rig(context, default_instruction='grasp the cup') as rig:
         rig.sense()
-        rig.spin_until(rig.moving_chunks)
+        rig.until(rig.moving_chunks)
         assert rig.moving_chunks()[0].instruction == 'grasp the cup'
 
 
@@ -48,7 +48,7 @@ def test_default_instruction_is_carried_out_from_activation(context):
 def test_empty_instruction_holds_and_ends_the_motion(rig, text):
     chunk = rig.follow()
     rig.say(text)
-    rig.spin_until(lambda: holds(rig))
+    rig.until(lambda: holds(rig))
     assert nanoseconds(holds(rig)[0]) > nanoseconds(chunk)
     assert rig.wait_status(PolicyStatus.STATE_IDLE, 'waiting for an instr').instruction == ''
     rig.sense()
@@ -62,7 +62,7 @@ def test_bad_instruction_holds_says_why_and_moves_nothing(rig, case):
     text, why = BAD[case]
     rig.follow()
     rig.say(text)
-    rig.spin_until(lambda: holds(rig))
+    rig.until(lambda: holds(rig))
     status = rig.wait_status(PolicyStatus.STATE_IDLE, why)
     assert status.instruction == ''
     assert len(status.message) < 300
@@ -86,10 +86,10 @@ def test_change_in_mid_motion_holds_at_once_and_discards_the_old_result(rig):
     rig.policy.gate.clear()
     rig.policy.entered.clear()
     rig.sense()
-    rig.spin_until(rig.policy.entered.is_set)
+    rig.until(rig.policy.entered.is_set)
     rig.say('grasp the bowl')
     # The old inference is still running when the hold comes.
-    rig.spin_until(lambda: holds(rig))
+    rig.until(lambda: holds(rig))
     assert nanoseconds(holds(rig)[0]) > nanoseconds(chunk)
     assert holds(rig)[0].instruction == 'grasp the bowl'
     rig.policy.gate.set()
@@ -97,7 +97,7 @@ def test_change_in_mid_motion_holds_at_once_and_discards_the_old_result(rig):
     assert len(rig.moving_chunks()) == 1
     assert rig.status.state == PolicyStatus.STATE_WARMING_UP
     rig.sense()
-    rig.spin_until(lambda: len(rig.moving_chunks()) == 2)
+    rig.until(lambda: len(rig.moving_chunks()) == 2)
     assert rig.moving_chunks()[1].instruction == 'grasp the bowl'
     assert [c.sequence_id for c in rig.chunks] == [1, 2, 3]
 
@@ -106,9 +106,9 @@ def test_observation_that_waits_is_not_used_for_the_new_instruction(rig):
     rig.say('grasp the cup')
     rig.policy.gate.clear()
     rig.sense()
-    rig.spin_until(rig.policy.entered.is_set)
+    rig.until(rig.policy.entered.is_set)
     rig.sense()
-    rig.spin_until(lambda: rig.node.worker._job is not None)
+    rig.until(lambda: rig.node.worker._job is not None)
     rig.say('grasp the bowl')
     rig.policy.gate.set()
     rig.spin(0.4)
@@ -120,12 +120,12 @@ def test_image_taken_just_before_the_flush_is_left_out(rig):
     rig.follow('grasp the cup')
     before = rig.now()
     rig.say('grasp the bowl')
-    rig.spin_until(lambda: holds(rig))
+    rig.until(lambda: holds(rig))
     rig.sense(before)
     rig.spin(0.4)
     assert len(rig.moving_chunks()) == 1
     rig.sense()
-    rig.spin_until(lambda: len(rig.moving_chunks()) == 2)
+    rig.until(lambda: len(rig.moving_chunks()) == 2)
     stamps = [nanoseconds(c) for c in rig.chunks]
     assert stamps == sorted(stamps)
 
@@ -144,7 +144,7 @@ def test_error_of_the_old_instruction_does_not_touch_the_new_one(rig):
     rig.policy.gate.clear()
     rig.policy.error = DecodeError('too late')
     rig.sense()
-    rig.spin_until(rig.policy.entered.is_set)
+    rig.until(rig.policy.entered.is_set)
     rig.say('grasp the bowl')
     rig.policy.gate.set()
     rig.spin(0.4)

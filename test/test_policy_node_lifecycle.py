@@ -43,8 +43,8 @@ def test_configure_cleanup_configure_works_twice(context):
             assert rig.node.trigger_deactivate() == SUCCESS
             assert rig.node.trigger_cleanup() == SUCCESS
             assert not inference_threads()
-            rig.spin_until(lambda: not rig.robot.count_publishers('/policy_node/status'))
-            rig.spin_until(lambda: not rig.robot.count_subscribers('/instruction'))
+            rig.until(lambda: not rig.robot.count_publishers('/policy_node/status'))
+            rig.until(lambda: not rig.robot.count_subscribers('/instruction'))
 
 
 def test_log_says_when_it_is_ready_and_what_it_carries_out(context, capfd):
@@ -52,13 +52,13 @@ def test_log_says_when_it_is_ready_and_what_it_carries_out(context, capfd):
         rig.up()
         rig.follow()
         rig.say('open the drawer')
-        rig.spin_until(lambda: rig.node.instruction == 'open the drawer')
+        rig.until(lambda: rig.node.instruction == 'open the drawer')
         rig.say('xyzzy frobnicate')
         rig.wait_status(PolicyStatus.STATE_IDLE, 'instruction refused')
         rig.say('grasp the cup')
-        rig.spin_until(lambda: rig.node.instruction == 'grasp the cup')
+        rig.until(lambda: rig.node.instruction == 'grasp the cup')
         rig.say('')
-        rig.spin_until(lambda: not rig.node.instruction)
+        rig.until(lambda: not rig.node.instruction)
     lines = [line.partition(']: ')[2] for line in capfd.readouterr().err.splitlines()]
     told = [line for line in lines if line.partition(':')[0] in LOGGED]
     assert told == [
@@ -76,7 +76,7 @@ def test_deactivate_stops_the_thread_then_sends_a_hold_and_nothing_follows(rig):
     chunk = rig.follow()
     assert rig.node.trigger_deactivate() == SUCCESS
     assert not inference_threads()
-    rig.spin_until(lambda: rig.chunks[-1].num_steps == 0)
+    rig.until(lambda: rig.chunks[-1].num_steps == 0)
     hold = rig.chunks[-1]
     assert not hold.components
     assert (hold.header.stamp.sec, hold.header.stamp.nanosec) > (
@@ -97,7 +97,7 @@ def test_inference_in_progress_at_deactivate_reaches_nobody(rig):
     rig.say('grasp the cup')
     rig.policy.gate.clear()
     rig.sense()
-    rig.spin_until(rig.policy.entered.is_set)
+    rig.until(rig.policy.entered.is_set)
     threading.Timer(0.2, rig.policy.gate.set).start()
     assert rig.node.trigger_deactivate() == SUCCESS
     rig.spin(0.3)
@@ -107,7 +107,7 @@ def test_inference_in_progress_at_deactivate_reaches_nobody(rig):
 def test_shutdown_while_moving_sends_a_hold(rig):
     rig.follow()
     assert rig.node.trigger_shutdown() == SUCCESS
-    rig.spin_until(lambda: rig.chunks[-1].num_steps == 0)
+    rig.until(lambda: rig.chunks[-1].num_steps == 0)
     assert not inference_threads()
 
 
@@ -172,12 +172,12 @@ def test_process_with_a_missing_checkpoint_ends_with_status_1_and_one_fatal_line
 
 
 def test_status_is_latched_and_repeated_every_second(rig):
-    rig.spin_until(lambda: rig.status.message == 'waiting for an instruction')
+    rig.until(lambda: rig.status.message == 'waiting for an instruction')
     late = []
     rig.robot.create_subscription(PolicyStatus, '/policy_node/status', late.append, LATCHED)
-    rig.spin_until(lambda: late)
+    rig.until(lambda: late)
     assert late[0].message == 'waiting for an instruction'
-    rig.spin_until(lambda: len(late) == 4)
+    rig.until(lambda: len(late) == 4)
     stamps = [m.header.stamp.sec + m.header.stamp.nanosec / 1e9 for m in late]
     assert np.median(np.diff(stamps[1:])) == pytest.approx(1.0, abs=0.4)
 
@@ -185,7 +185,7 @@ def test_status_is_latched_and_repeated_every_second(rig):
 def test_embodiment_is_latched_and_tells_the_layout(rig):
     late = []
     rig.robot.create_subscription(Embodiment, '/policy_node/embodiment', late.append, LATCHED)
-    rig.spin_until(lambda: late)
+    rig.until(lambda: late)
     e, found = rig.policy.embodiment, late[0]
     assert (found.name, found.checksum) == ('r1_lite', e.checksum)
     assert (found.action_frequency, found.action_horizon) == (15.0, 32)
@@ -217,7 +217,7 @@ def test_exception_in_the_policy_is_a_fault_that_only_reactivation_leaves(rig, c
     rig.sense()
     status = rig.wait_status(PolicyStatus.STATE_FAULT, repr(error))
     assert status.num_chunks_published == 1
-    rig.spin_until(lambda: rig.chunks[-1].num_steps == 0)
+    rig.until(lambda: rig.chunks[-1].num_steps == 0)
     log = capfd.readouterr().err
     assert log.count(f'{type(error).__name__}: {error}') == log.count('Traceback') == 1
     assert not inference_threads()
@@ -264,9 +264,9 @@ def test_decode_failure_is_counted_and_publishes_nothing(rig, error, values, exp
     rig.say('grasp the cup')
     for count in (1, 2):
         rig.sense()
-        rig.spin_until(lambda count=count: rig.node.num_failures == count)
+        rig.until(lambda count=count: rig.node.num_failures == count)
     rig.wait_status(PolicyStatus.STATE_STALE_OBSERVATION, expected)
-    rig.spin_until(lambda: rig.status.num_decode_failures == 2)
+    rig.until(lambda: rig.status.num_decode_failures == 2)
     assert not rig.moving_chunks()
     rig.policy.error = rig.policy.values = None
     rig.follow('grasp the bowl')
@@ -289,20 +289,20 @@ def test_reset_drops_instruction_and_has_the_inference_thread_reset_the_policy(r
 def test_pause_holds_and_resume_goes_on_with_the_same_instruction(rig):
     rig.follow()
     assert rig.call(SetBool, 'pause', data=True).success
-    rig.spin_until(lambda: rig.chunks[-1].num_steps == 0)
+    rig.until(lambda: rig.chunks[-1].num_steps == 0)
     rig.wait_status(PolicyStatus.STATE_IDLE, 'paused')
     rig.sense()
     rig.spin(0.3)
     assert rig.chunks[-1].num_steps == 0
     assert rig.call(SetBool, 'pause', data=False).success
     rig.sense()
-    rig.spin_until(lambda: len(rig.moving_chunks()) == 2)
+    rig.until(lambda: len(rig.moving_chunks()) == 2)
     assert rig.moving_chunks()[-1].instruction == 'grasp the cup'
 
 
 def test_services_of_an_inactive_node_say_so(rig):
     rig.node.trigger_deactivate()
-    rig.spin_until(lambda: rig.chunks)
+    rig.until(lambda: rig.chunks)
     for kind, name in (
         (Trigger, 'reset'),
         (SetBool, 'pause'),
@@ -347,7 +347,7 @@ def test_deactivate_stops_worker_then_sends_safe_command_then_deactivates_publis
     rig.policy.gate.clear()  # an inference that lasts does not delay the safe command
     rig.policy.entered.clear()
     rig.sense()
-    rig.spin_until(rig.policy.entered.is_set)
+    rig.until(rig.policy.entered.is_set)
     threading.Timer(0.5, rig.policy.gate.set).start()
     noted(node.worker, 'stop', 'stop worker')
     noted(node.worker, 'join', 'wait for worker')
@@ -361,13 +361,13 @@ def test_deactivate_stops_worker_then_sends_safe_command_then_deactivates_publis
         ('deactivate publisher', True, False),
     ]
     assert not publisher.is_activated
-    rig.spin_until(lambda: rig.chunks[-1].num_steps == 0)
+    rig.until(lambda: rig.chunks[-1].num_steps == 0)
 
 
 def test_nothing_reaches_the_wire_through_a_deactivated_publisher(rig):
     rig.follow()
     rig.node.trigger_deactivate()
-    rig.spin_until(lambda: rig.chunks[-1].num_steps == 0)
+    rig.until(lambda: rig.chunks[-1].num_steps == 0)
     count = len(rig.chunks)
     rig.node.chunks.hold('')
     rig.spin(0.3)
@@ -395,7 +395,7 @@ def test_exception_in_a_transition_is_logged_once_and_tears_everything_down(
         assert log.count(f'on_{transition} failed') == 1
         assert not inference_threads()
         assert rig.node.policy is None
-        rig.spin_until(lambda: not rig.robot.count_publishers('/policy_node/status'))
+        rig.until(lambda: not rig.robot.count_publishers('/policy_node/status'))
         # Unconfigured: it can be configured anew.
         count = len(rig.moving_chunks())
         rig.up().follow()

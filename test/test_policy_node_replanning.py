@@ -80,7 +80,7 @@ def test_next_inference_runs_during_the_motion_and_its_chunk_is_entered_late(rig
     rig.policy.gate.clear()
     rig.policy.entered.clear()
     seen = rig.sense() / 1e9
-    rig.spin_until(rig.policy.entered.is_set)
+    rig.until(rig.policy.entered.is_set)
     while now() < seen + LATENCY:
         feed()
         tick = dispatcher.tick(now())
@@ -89,7 +89,7 @@ def test_next_inference_runs_during_the_motion_and_its_chunk_is_entered_late(rig
     assert tick.state.remaining > 0.5
     assert len(rig.moving_chunks()) == 1
     rig.policy.gate.set()
-    rig.spin_until(lambda: len(rig.moving_chunks()) == 2)
+    rig.until(lambda: len(rig.moving_chunks()) == 2)
     arrived = now()
     feed()
     report = dispatcher.on_chunk(chunk_from_message(rig.moving_chunks()[1], e), arrived)
@@ -106,11 +106,11 @@ def test_observation_that_came_during_an_inference_is_used_right_after_it(rig):
     rig.policy.gate.clear()
     rig.policy.entered.clear()
     rig.sense()
-    rig.spin_until(rig.policy.entered.is_set)
+    rig.until(rig.policy.entered.is_set)
     newest = rig.sense()
-    rig.spin_until(lambda: rig.node.worker._job is not None)
+    rig.until(lambda: rig.node.worker._job is not None)
     rig.policy.gate.set()
-    rig.spin_until(lambda: len(rig.moving_chunks()) == 3)
+    rig.until(lambda: len(rig.moving_chunks()) == 3)
     assert rig.policy.observations[-1].stamp == pytest.approx(newest / 1e9)
 
 
@@ -125,15 +125,15 @@ def test_inferences_begin_at_least_min_replan_period_apart(context):
         rig.policy.predict = noted
         rig.say('grasp the cup')
         rig.sense()
-        rig.spin_until(lambda: len(begun) == 1)
+        rig.until(lambda: len(begun) == 1)
         rig.sense()
-        rig.spin_until(lambda: len(begun) == 2)
+        rig.until(lambda: len(begun) == 2)
         assert begun[1] - begun[0] >= 0.49
         assert rig.node.set_parameters([Parameter('min_replan_period', value=0.0)])[0].successful
         rig.spin(0.6)  # the pause that has begun
         for count in (3, 4):
             rig.sense()
-            rig.spin_until(lambda count=count: len(begun) == count)
+            rig.until(lambda count=count: len(begun) == count)
         assert begun[3] - begun[2] < 0.49
 
 
@@ -141,6 +141,6 @@ def test_chunks_carry_the_frame_that_the_dispatcher_expects(context):
     with h.rig(context, frame_id='base_footprint') as rig:
         rig.say('grasp the cup')
         rig.sense()
-        rig.spin_until(rig.moving_chunks)
+        rig.until(rig.moving_chunks)
         base = rig.moving_chunks()[-1].components[-1]
         assert (base.name, base.frame_id) == ('base', 'base_footprint')

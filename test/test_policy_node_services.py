@@ -23,7 +23,7 @@ IDLE = PolicyStatus.STATE_IDLE
 def hear(rig, text):
     """Publish an instruction and wait until the node has it."""
     rig.instruction.publish(String(data=text))
-    rig.spin_until(lambda: rig.node.instructions.last == text)
+    rig.until(lambda: rig.node.instructions.last == text)
 
 
 def expect_no_inference(rig):
@@ -54,11 +54,11 @@ def test_on_demand_nothing_is_inferred_until_a_start_and_again_nothing_after_the
     answer = rig.call(Trigger, 'start_instruction')
     assert (answer.success, answer.message) == (True, 'started: grasp the cup')
     rig.sense()
-    rig.spin_until(rig.moving_chunks)
+    rig.until(rig.moving_chunks)
     assert rig.moving_chunks()[0].instruction == 'grasp the cup'
     assert not any(rig.moving_chunks()[0].goal_id.uuid)
     assert rig.call(Trigger, 'cancel_instruction').success
-    rig.spin_until(lambda: rig.chunks[-1].num_steps == 0)
+    rig.until(lambda: rig.chunks[-1].num_steps == 0)
     assert rig.wait_status(IDLE, 'cancelled by').instruction == ''
     assert not rig.node.goals.running
     expect_no_inference(rig)
@@ -68,7 +68,7 @@ def test_on_demand_a_goal_of_the_action_runs_as_ever(on_demand):
     client = Client(on_demand)
     handle = start(on_demand, client, limit=0.6)
     on_demand.sense()
-    on_demand.spin_until(on_demand.moving_chunks)
+    on_demand.until(on_demand.moving_chunks)
     assert client.result(handle)[0] == GoalStatus.STATUS_SUCCEEDED
     expect_no_inference(on_demand)
 
@@ -89,7 +89,7 @@ def test_on_demand_the_default_instruction_waits_for_its_start(context):
         expect_no_inference(rig)
         assert rig.call(Trigger, 'start_instruction').message == 'started: grasp the cup'
         rig.sense()
-        rig.spin_until(rig.moving_chunks)
+        rig.until(rig.moving_chunks)
 
 
 def test_on_demand_a_bad_instruction_is_refused_at_once_and_at_its_start(on_demand):
@@ -106,7 +106,7 @@ def test_start_goes_on_with_the_instruction_that_was_stopped(rig):
     rig.say('')
     assert rig.call(Trigger, 'start_instruction').message == 'started: grasp the cup'
     rig.sense()
-    rig.spin_until(lambda: len(rig.moving_chunks()) == 2)
+    rig.until(lambda: len(rig.moving_chunks()) == 2)
 
 
 def test_there_is_one_goal_at_a_time_whoever_asks(rig):
@@ -138,7 +138,7 @@ def test_cancel_ends_a_goal_of_the_action_and_an_instruction_of_the_topic(rig):
     assert 'cancel_instruction' in result.error_msg
     rig.follow('grasp the bowl')
     assert rig.call(Trigger, 'cancel_instruction').success
-    rig.spin_until(lambda: rig.chunks[-1].num_steps == 0)
+    rig.until(lambda: rig.chunks[-1].num_steps == 0)
     assert rig.node.instruction == ''
 
 
@@ -148,9 +148,9 @@ def test_goal_of_a_service_ends_after_failures_in_a_row_like_any_other(context):
         rig.call(Trigger, 'start_instruction')
         rig.policy.error = DecodeError('code 999 out of range')
         rig.sense()
-        rig.spin_until(lambda: not rig.node.goals.running)
+        rig.until(lambda: not rig.node.goals.running)
         rig.wait_status(IDLE, 'code 999 out of range')
-        rig.spin_until(lambda: rig.chunks[-1].num_steps == 0)
+        rig.until(lambda: rig.chunks[-1].num_steps == 0)
 
 
 def test_paused_node_refuses_goals_and_a_paused_goal_does_not_run_out_of_chunks(context):
@@ -176,7 +176,7 @@ def test_instruction_that_comes_while_paused_waits_for_the_resume(rig):
     expect_no_inference(rig)
     rig.call(SetBool, 'pause', data=False)
     rig.sense()
-    rig.spin_until(rig.moving_chunks)
+    rig.until(rig.moving_chunks)
 
 
 class Supervisor:
@@ -186,7 +186,7 @@ class Supervisor:
         self._rig = rig
         qos = QoSProfile(depth=10, **profile)
         self._publisher = rig.robot.create_publisher(Bool, '/task_done', qos)
-        rig.spin_until(self._publisher.get_subscription_count)
+        rig.until(self._publisher.get_subscription_count)
 
     def says(self, value):
         self._publisher.publish(Bool(data=value))
@@ -204,14 +204,14 @@ def test_flag_that_becomes_true_while_a_goal_runs_ends_it_as_succeeded(supervise
     supervisor, client = Supervisor(rig), Client(rig)
     handle = start(rig, client)
     rig.sense()
-    rig.spin_until(rig.moving_chunks)
+    rig.until(rig.moving_chunks)
     supervisor.says(False)
     assert rig.node.goals.running
     supervisor.says(True)
     status, result = client.result(handle)
     assert (status, result.error_code) == (GoalStatus.STATUS_SUCCEEDED, Result.NONE)
     assert (result.error_msg, result.num_chunks) == ('', 1)
-    rig.spin_until(lambda: rig.chunks[-1].num_steps == 0)
+    rig.until(lambda: rig.chunks[-1].num_steps == 0)
     assert rig.wait_status(IDLE, '/task_done became true').instruction == ''
 
 

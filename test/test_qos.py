@@ -72,7 +72,7 @@ def test_incompatible_listener_is_reported_once_as_an_error_with_topic_and_polic
     with h.rig(context) as rig:
         reports, topic = Reports(capfd), '/policy_node/action_chunk'
         rig.robot.create_subscription(ActionChunk, topic, lambda _: None, LATCHED)
-        rig.spin_until(reports)
+        rig.until(reports)
         rig.robot.create_subscription(ActionChunk, topic, lambda _: None, LATCHED)
         rig.spin(0.5)
         assert len(reports()) == 1
@@ -85,7 +85,7 @@ def test_incompatible_publisher_is_reported_once_as_an_error(context, capfd):
     with h.rig(context) as rig:
         reports = Reports(capfd)
         rig.robot.create_publisher(String, '/instruction', BEST_EFFORT)
-        rig.spin_until(reports)
+        rig.until(reports)
         rig.spin(0.3)
         assert len(reports()) == 1
         assert '[ERROR]' in reports()[0]
@@ -100,7 +100,7 @@ def test_overridden_durability_brings_the_instruction_that_was_latched_before(co
         rig.instruction = rig.robot.create_publisher(String, '/instruction', LATCHED)
         rig.instruction.publish(String(data='grasp the cup'))
         rig.up()
-        rig.spin_until(lambda: rig.node.instructions.last == 'grasp the cup')
+        rig.until(lambda: rig.node.instructions.last == 'grasp the cup')
 
 
 def endpoint(node, topic):
@@ -180,9 +180,9 @@ def test_status_reaches_early_volatile_and_late_latched_listeners(context):
         early, late = [], []
         rig.robot.create_subscription(PolicyStatus, '/policy_node/status', early.append, RELIABLE)
         rig.up()
-        rig.spin_until(lambda: early)
+        rig.until(lambda: early)
         rig.robot.create_subscription(PolicyStatus, '/policy_node/status', late.append, LATCHED)
-        rig.spin_until(lambda: late)
+        rig.until(lambda: late)
 
 
 @pytest.mark.parametrize(

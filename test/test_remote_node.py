@@ -110,7 +110,7 @@ def test_a_server_that_is_gone_is_reported_and_work_goes_on_when_it_is_back(cont
         assert rig.node.num_failures == 0  # of decoding, which would end a goal
         with r.serving(port=protocol.split_address(address)[1]) as (_, served):
             rig.sense()
-            rig.spin_until(lambda: len(rig.moving_chunks()) > moving)
+            rig.until(lambda: len(rig.moving_chunks()) > moving)
             assert served.observations[-1].instruction == 'grasp the cup'
             rig.wait_status(PolicyStatus.STATE_RUNNING)
 
@@ -119,7 +119,7 @@ def test_an_instruction_that_cannot_be_checked_is_refused_and_accepted_later(con
     with left_alone(context) as (rig, address):
         rig.say('grasp the bowl')
         rig.wait_status(PolicyStatus.STATE_IDLE, 'no policy server at')
-        rig.spin_until(lambda: rig.chunks[-1].num_steps == 0)
+        rig.until(lambda: rig.chunks[-1].num_steps == 0)
         with r.serving(port=protocol.split_address(address)[1]):
             assert rig.follow('grasp the bowl').instruction == 'grasp the bowl'
 
@@ -167,9 +167,9 @@ def test_reset_reaches_the_server(context):
         rig.follow()
         before = len(served.resets)
         client = rig.robot.create_client(Trigger, '/policy_node/reset')
-        rig.spin_until(client.service_is_ready)
+        rig.until(client.service_is_ready)
         future = client.call_async(Trigger.Request())
-        rig.spin_until(future.done)
+        rig.until(future.done)
         rig.follow()
         assert len(served.resets) == before + 1
 

@@ -11,18 +11,17 @@ pytest.importorskip('rclpy')
 from rclpy.executors import SingleThreadedExecutor
 from rclpy.node import Node
 from rclpy.qos import DurabilityPolicy, qos_profile_services_default, QoSProfile
-from ros_contexts import kept_context
+from ros_contexts import kept_context, Spinning
 from std_srvs.srv import Trigger
 
 from faster_vla_ros import services
 from faster_vla_ros.doctor.asking import Asker
 
 pytestmark = pytest.mark.ros
-PATIENCE = 20.0
 LOST = 'failed to send response (timeout): client will not receive response'
 
 
-class Rig:
+class Rig(Spinning):
     """A node with a service and what it logs; spins on demand."""
 
     def __init__(self):
@@ -36,17 +35,6 @@ class Rig:
         self.calls.append(time.monotonic())
         response.success = True
         return response
-
-    def until(self, condition):
-        end = time.monotonic() + PATIENCE
-        while not condition():
-            assert time.monotonic() < end, 'never'
-            self.executor.spin_once(timeout_sec=0.02)
-
-    def spin(self, seconds):
-        end = time.monotonic() + seconds
-        while time.monotonic() < end:
-            self.executor.spin_once(timeout_sec=0.02)
 
     def close(self):
         self.executor.shutdown()

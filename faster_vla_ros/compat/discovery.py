@@ -8,6 +8,8 @@ from __future__ import annotations
 from collections.abc import Mapping
 import os
 
+RANGE, OLD = 'ROS_AUTOMATIC_DISCOVERY_RANGE', 'ROS_LOCALHOST_ONLY'
+
 
 def local_environment(environment: Mapping[str, str] = os.environ) -> dict[str, str]:
     """Return the variable with which nodes look for nobody beyond this machine.
@@ -16,5 +18,17 @@ def local_environment(environment: Mapping[str, str] = os.environ) -> dict[str, 
         environment: its `ROS_DISTRO` names the distribution; the wheels set none and are newer.
     """
     if environment.get('ROS_DISTRO') == 'humble':
-        return {'ROS_LOCALHOST_ONLY': '1'}
-    return {'ROS_AUTOMATIC_DISCOVERY_RANGE': 'LOCALHOST'}
+        return {OLD: '1'}
+    return {RANGE: 'LOCALHOST'}
+
+
+def is_local(environment: Mapping[str, str] = os.environ) -> bool:
+    """Whether nodes look for nobody beyond this machine."""
+    return environment.get(OLD) == '1' or environment.get(RANGE, '').upper() == 'LOCALHOST'
+
+
+def unlimited_environment(environment: Mapping[str, str] = os.environ) -> dict[str, str]:
+    """Return what leaves to the middleware's own settings how far nodes look."""
+    if environment.get('ROS_DISTRO') == 'humble' or environment.get(OLD):
+        return {OLD: '0'}
+    return {RANGE: 'SYSTEM_DEFAULT'}

@@ -22,6 +22,8 @@ ABOUT = {
     'config/embodiments/metaworld.yaml': 'Sawyer arm of Meta-World: displacements of the hand',
     'config/embodiments/r1_lite.yaml': 'what the robot is: the single source of truth',
     'config/fastdds_shm.xml': 'shared-memory segment large enough for images',
+    'config/fastdds_udp.xml': 'no shared memory: dispatcher and guard',
+    'config/fastdds_udp_localhost.xml': 'the same for a graph that stays on its machine',
     'config/robots/r1_lite.yaml': 'topics and limits of the R1 Lite for both nodes',
     'config/diagnostics/': 'groups of diagnostics for rqt_robot_monitor',
     'config/embodiments/aloha_stationary.yaml': 'ALOHA on a table: two arms, four cameras',

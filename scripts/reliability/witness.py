@@ -182,11 +182,15 @@ class Witness:
     # --- what it came to ----------------------------------------------------------------------
 
     def moving(self) -> bool:
-        """Whether chunks are followed and the base drives as fast as they say."""
+        """Whether chunks are followed, we hear them too, and the base drives as fast as they say.
+
+        A policy that has just been started may know the dispatcher seconds before it knows us.
+        """
         base = self.commands['base']
         fast = bool(base) and math.isclose(base[-1].values[0], BASE_SPEED, rel_tol=0.01)
         following = self.state.action in FOLLOWING
-        return fast and following and any(r.accepted for _, r in self.reports)
+        accepted = any(r.accepted for _, r in self.reports)
+        return fast and following and accepted and bool(self.sent_chunks)
 
     def disabled(self) -> bool:
         """Whether the dispatcher said since `forget` that it is; `state` may be from before."""
