@@ -29,6 +29,7 @@ def is_local(environment: Mapping[str, str] = os.environ) -> bool:
 
 def unlimited_environment(environment: Mapping[str, str] = os.environ) -> dict[str, str]:
     """Return what leaves to the middleware's own settings how far nodes look."""
-    if environment.get('ROS_DISTRO') == 'humble' or environment.get(OLD):
+    if environment.get('ROS_DISTRO') == 'humble':
         return {OLD: '0'}
-    return {RANGE: 'SYSTEM_DEFAULT'}
+    # The successors honour the old variable, above the new one, if it is 1.
+    return {RANGE: 'SYSTEM_DEFAULT', **({OLD: '0'} if environment.get(OLD) else {})}
