@@ -77,6 +77,7 @@ class Stubborn(Bench):
             following = DispatcherState(action=DispatcherState.ACTION_FOLLOW, enabled=True)
             command = TwistStamped()
             command.twist.linear.x = BASE_SPEED
+            self._wire.say(CHUNKS, ActionChunk())
             self._wire.say(REPORT, ChunkReport(accepted=True))
             self._wire.say(STATE, following)
             self._wire.command('base', command)

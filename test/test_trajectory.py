@@ -71,7 +71,7 @@ def sane(made, lead):
     speed=st.tuples(st.floats(-1.0, 1.0), st.floats(-2.0, 2.0)),
     period=st.floats(0.02, 0.2),
 )
-@settings(max_examples=1500, deadline=None)
+@settings(max_examples=800, deadline=None)
 def test_any_plan_becomes_a_trajectory_within_the_limits_between_its_points_too(
     steps, late, place, speed, period
 ):
