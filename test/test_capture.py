@@ -164,7 +164,10 @@ def _inputs(parts):
         )
 
 
-@pytest.mark.parametrize('preset', ['paper_single', 'paper_whole_body'])
+WHOLE_BODY = pytest.param('paper_whole_body', marks=pytest.mark.slow)
+
+
+@pytest.mark.parametrize('preset', ['paper_single', WHOLE_BODY])
 def test_every_step_of_every_head_can_be_captured_at_the_papers_widths(preset):
     for contestant in _contestants(preset):
         parts, model = contestant.parts, contestant.parts.model

@@ -70,6 +70,7 @@ def test_two_processes_have_the_losses_of_one_on_the_same_joint_batch(
     assert one[-5:].mean() < one[:5].mean()
 
 
+@pytest.mark.slow  # what one process resumes, and what two of them do, is tested in every run
 def test_two_processes_interrupted_and_resumed_end_with_the_same_weights(
     tmp_path, demos, tokenizer
 ):

@@ -31,6 +31,7 @@ from faster_core import paths
 from faster_core.embodiment import Embodiment
 from faster_vla_msgs.msg import ActionChunk, InferenceTiming
 from faster_vla_ros import qos
+from faster_vla_ros.compat.discovery import local_environment
 from faster_vla_ros.compat.fastdds import profile_environment
 from faster_vla_ros.graph import fastdds_profile
 from scripts.reliability import reporting
@@ -148,7 +149,7 @@ def cpu_seconds(pid: int) -> float:
 def measure(args: argparse.Namespace) -> dict[str, Any]:
     """Return the figures."""
     machine = reporting.machine()
-    environment = profile_environment(fastdds_profile())
+    environment = profile_environment(fastdds_profile()) | local_environment()
     os.environ.update(environment)
     ears = Ears(args.domain)
     with Processes(args.domain, environment) as processes:

@@ -15,7 +15,7 @@ from typing import Any
 
 import yaml
 
-from faster_vla_ros.compat.discovery import local_environment
+from faster_vla_ros.compat.fastdds import local_udp_environment
 
 ROOT = pathlib.Path(__file__).resolve().parents[2]
 PR_SET_PDEATHSIG = 1
@@ -32,7 +32,8 @@ class Processes:
             ROS_DOMAIN_ID=str(domain),
             OMP_NUM_THREADS='1',
             PYTHONUNBUFFERED='1',
-            **local_environment(),
+            # Of those that are killed, shared memory would hold up whoever speaks to them.
+            **local_udp_environment(),
         ) | dict(environment or {})
         self._folder = tempfile.TemporaryDirectory(prefix='faster_vla_reliability_')
         self.folder = pathlib.Path(self._folder.name)
