@@ -29,7 +29,7 @@ ROBOT = ROOT / 'config' / 'robots' / 'r1_lite.yaml'
 EMBODIMENT = ROOT / 'config' / 'embodiments' / 'r1_lite.yaml'
 PATIENCE = 60.0
 TRIALS = 3  # to set the robot in motion
-DISCOVERY = 1.0  # s from when we know a process to when it knows the others
+DISCOVERY = 3.5  # s from when we know a process to when all others know it, and it them
 
 
 def shipped_guard_timeout() -> float:
@@ -240,18 +240,19 @@ class Bench:
         new_guard = guard and 'guard' not in self.processes
         if new_guard:
             self.start_guard()
-        if 'action_dispatcher' not in self.processes:
+        new_dispatcher = 'action_dispatcher' not in self.processes
+        if new_dispatcher:
             self.start_dispatcher()
         if 'policy_node' not in self.processes:
             self.start_policy()
         self.until(self.connected, 'discovery')
         # More: one that was killed is remembered for 20 s.
         self.until(lambda: self.node.count_publishers(CHUNKS) >= 2, 'the policy')
-        self.set_in_motion()
-        if new_guard:
-            # A dispatcher that was up and moving before it has to be found by it.
+        if guard and (new_guard or new_dispatcher):
+            # Until they have found each other a guard hears nothing (docs/execution.md).
             self.until(self._guarded, 'the guard')
             self.spin(DISCOVERY)
+        self.set_in_motion()
         self.spin(float(self.rng.uniform(0.1, 0.4)))
 
     def set_in_motion(self) -> None:
