@@ -66,6 +66,10 @@ NODE_TABLE = {
     'permit.field': Spec(type=str, default='data', help='of its messages, with dots'),
     'permit.value': Spec(type=int, default=1, help='the mode in which programs may move'),
     'permit.timeout': Spec(type=float, default=1.0, above=0.0, help='s until it is unknown'),
+    'guard.topic': Spec(
+        type=str, default='', help='state of the guard, which must hear us; empty: there is none'
+    ),
+    'guard.timeout': Spec(type=float, default=2.5, above=0.0, help='s until it counts as gone'),
     'exclusive_topics': Spec(
         type=tuple, item=str, default=(), help='nobody may publish there when motion is enabled'
     ),

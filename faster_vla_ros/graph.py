@@ -150,6 +150,7 @@ class GraphDescription:
                 name='guard',
                 executable='guard',
                 parameter_files=(file,),
+                ready_topic='guard/state',
                 safe_stop=True,
                 realtime_priority=values['realtime_priority'],
             )

@@ -8,7 +8,8 @@ A process of its own without policy, without plan and without state; it needs no
 the dispatcher has gone. Whoever starts both ends both when one of them dies, so a guard that is
 asked to end stays until nothing moves any more. What it cannot cover is its own death: run it on
 the robot's computer, have it restarted (systemd `Restart=always`), and keep the remote control at
-hand.
+hand. It says on `~/state` whom it hears, and a dispatcher told of it (`guard.topic`) moves nothing
+before, and brakes when it falls silent.
 """
 
 from __future__ import annotations
@@ -32,14 +33,18 @@ from rclpy.utilities import get_rmw_implementation_identifier
 from std_msgs.msg import Float64MultiArray
 
 from faster_core.errors import ConfigError, FasterVlaError
+from faster_vla_msgs.msg import GuardState
 from faster_vla_ros import parameters, qos
 from faster_vla_ros.compat.fastdds import leave_shared_memory
+from faster_vla_ros.endpoint_ids import publisher_ids, subscription_ids
 from faster_vla_ros.parameters import Spec
 
 # Looks per timeout: how late the first zero may come at most is timeout x (1 + 1 / this).
 LOOKS = 8
 # Seconds it stays at most once it was asked to end; launch and supervisor have more patience.
 LAST_DUTY = 3.0
+# Seconds between two states.
+STATE_PERIOD = 0.5
 _AXES = ('x', 'y', 'z')
 PARAMETERS = {
     'topics': Spec(type=tuple, item=str, help='of velocity commands'),
@@ -109,9 +114,14 @@ class _Watch:
             self._node.get_logger().warning(f'{self.topic}: commands are back')
 
     @property
+    def zeroing(self) -> bool:
+        """Whether zeros are being sent."""
+        return self._since is not None
+
+    @property
     def moves(self) -> bool:
         """Whether something was commanded to move and has not been brought to zero."""
-        return self._since is not None or (self._last is not None and self._kind.moves(self._last))
+        return self.zeroing or (self._last is not None and self._kind.moves(self._last))
 
     def look(self, timeout: float, duration: float) -> None:
         """Send a zero if it is time for one."""
@@ -157,12 +167,14 @@ class Guard(Node):
         self._watches = [
             _Watch(self, topic, KINDS[kind]) for topic, kind in zip(topics, types, strict=True)
         ]
+        self._state = qos.publisher(self, GuardState, '~/state', qos.LATCHED)
         qos.refuse_unused_overrides(self)
         parameters.refuse_changes(self)
         self._timeout, self._duration = values['timeout'], values['duration']
         # Steady: simulated time that stands still is no reason to sleep.
         steady = Clock(clock_type=ClockType.STEADY_TIME)
         self.create_timer(self._timeout / LOOKS, self._look, clock=steady)
+        self.create_timer(STATE_PERIOD, self._tell, clock=steady)
         watched = ', '.join(w.topic for w in self._watches)
         self.get_logger().info(f'watching {watched}: zeros after {self._timeout:g} s')
 
@@ -184,6 +196,18 @@ class Guard(Node):
     def _look(self) -> None:
         for watch in self._watches:
             watch.look(self._timeout, self._duration)
+
+    def _tell(self) -> None:
+        """Publish the state: what is watched, who is heard, where zeros go out."""
+        message = GuardState(
+            topics=[w.topic for w in self._watches],
+            zeroing=[w.topic for w in self._watches if w.zeroing],
+        )
+        for topic in message.topics:
+            message.publishers += sorted(publisher_ids(self, topic).others)
+            message.subscriptions += sorted(subscription_ids(self, topic).own)
+        message.header.stamp = self.get_clock().now().to_msg()
+        self._state.publish(message)
 
 
 def main(args: Sequence[str] | None = None) -> int:

@@ -21,7 +21,7 @@ from std_msgs.msg import Bool, String
 from std_srvs.srv import SetBool, Trigger
 
 from faster_core.errors import FasterVlaError
-from faster_vla_msgs.msg import DispatcherState, PolicyStatus
+from faster_vla_msgs.msg import DispatcherState, GuardState, PolicyStatus
 from faster_vla_msgs.srv import ResetEpisode
 from faster_vla_ros.compat.discovery import local_environment
 from faster_vla_ros.compat.fastdds import profile_environment
@@ -190,10 +190,21 @@ class Session:
         name = f'{self._prefix}{name}'
         return _accepted(name, self.call(Trigger, name, Trigger.Request()))
 
-    def enable(self, on: bool) -> str:
-        """Allow or forbid motion; returns the dispatcher's message."""
+    def enable(self, on: bool, patience: float = 0.0) -> str:
+        """Allow or forbid motion; returns the dispatcher's message.
+
+        Args:
+            on: allow it.
+            patience: seconds in which a refusal is not yet an error: a dispatcher that has just
+                been started may not have met its guard.
+        """
         name = f'{self._prefix}/action_dispatcher/enable'
-        return _accepted(name, self.call(SetBool, name, SetBool.Request(data=on)))
+        deadline = time.monotonic() + patience
+        while True:
+            answer = self.call(SetBool, name, SetBool.Request(data=on))
+            if answer.success or time.monotonic() > deadline:
+                return _accepted(name, answer)
+            self.spin(0.1)
 
     def reset_episode(self, seed: int, task: str) -> str:
         """Put the simulated robot into an episode's initial state; returns the instruction."""
@@ -242,6 +253,7 @@ def _policy_ready(status: PolicyStatus) -> bool:
 _READY: dict[str, tuple[type, Callable[[Any], bool]]] = {
     'mujoco_robot': (Bool, lambda _: True),
     'action_dispatcher': (DispatcherState, lambda _: True),
+    'guard': (GuardState, lambda _: True),
     'policy_node': (PolicyStatus, _policy_ready),
 }
 

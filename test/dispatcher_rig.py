@@ -29,8 +29,13 @@ from faster_vla_ros.conversions import chunk_to_message
 DOMAIN = 41
 CHUNK_PERIOD = 0.3  # seconds between chunks while the robot is to move
 # The test's robot shares a loaded machine with others: it is silent for a second now and then.
-# It has no remote control either.
-LENIENT = {'feedback_timeout': 5.0, 'max_chunk_age': 2.0, 'permit.topic': ''}
+# It has no remote control and no guard either.
+LENIENT = {
+    'feedback_timeout': 5.0,
+    'max_chunk_age': 2.0,
+    'permit.topic': '',
+    'guard.topic': '',
+}
 EMBODIMENT_FILE = ROOT / 'config' / 'embodiments' / 'r1_lite.yaml'
 ROBOT_FILE = ROOT / 'config' / 'robots' / 'r1_lite.yaml'
 EMBODIMENT = Embodiment.load(EMBODIMENT_FILE)

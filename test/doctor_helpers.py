@@ -13,7 +13,7 @@ from rclpy.qos import DurabilityPolicy, QoSProfile, ReliabilityPolicy
 from sensor_msgs.msg import JointState
 
 from faster_core import paths
-from faster_vla_msgs.msg import DispatcherState, PolicyStatus
+from faster_vla_msgs.msg import DispatcherState, GuardState, PolicyStatus
 from faster_vla_ros.doctor import expected as files
 from faster_vla_ros.doctor.checks import examine
 from faster_vla_ros.doctor.report import Verdict
@@ -203,6 +203,10 @@ def healthy(expected):
         for name in reversed(expected.dispatcher['permit.field'].split('.')):
             mode = types.SimpleNamespace(**{name: mode})
         spoken[expected.name(topic)] = Spoken(at=END, message=mode)
+    if topic := expected.dispatcher['guard.topic']:
+        guard = expected.name('guard')
+        publishers[expected.name(topic)] = (endpoint(guard, 'faster_vla_msgs/msg/GuardState'),)
+        spoken[expected.name(topic)] = Spoken(at=END, message=GuardState(topics=['/base']))
     nodes = [expected.name(n) for n in ('action_dispatcher', 'policy_node')]
     chunks = f'{nodes[1]}/action_chunk'
     subscriptions[chunks] = (endpoint(nodes[0], 'faster_vla_msgs/msg/ActionChunk'),)

@@ -113,7 +113,7 @@ def test_absolute_names_of_the_robot_file_move_into_the_namespace_as_up_moves_th
     assert [i.topic for i in there.inputs] == [f'/robot1/{moved[i.topic]}' for i in here.inputs]
     for name in ('/motion_target/target_speed_chassis', '/motion_target/brake_mode'):
         assert there.name(name) == f'/robot1{name}'
-    assert there.forbidding == ('/robot1/controller',)
+    assert there.forbidding == ('/robot1/controller', '/robot1/guard/state')
     assert rows(there, healthy(there)) == []
     # What the file does not have stays where it is.
     assert there.name('/clock') == '/clock'

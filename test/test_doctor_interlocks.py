@@ -22,6 +22,7 @@ from doctor_helpers import (
 )
 from std_msgs.msg import Bool
 
+from faster_vla_msgs.msg import GuardState
 from faster_vla_ros.doctor.report import Verdict
 from faster_vla_ros.doctor.snapshot import Spoken
 
@@ -58,28 +59,32 @@ def test_interlocks_without_partner_are_named(tmp_path):
 FORBIDDING = (
     'components: ["arm", "gripper", "base"]',
     'components: ["arm", "gripper", "base"]\n      estop.enable: true\n'
-    '      estop.timeout: 0.5\n      permit.topic: "remote"\n      permit.field: "data.mode"',
+    '      estop.timeout: 0.5\n      permit.topic: "remote"\n      permit.field: "data.mode"\n'
+    '      guard.topic: "guard/state"',
 )
 BOOL = 'std_msgs/msg/Bool'
+ZEROING = Spoken(at=END, message=GuardState(topics=['/base'], zeroing=['/base']))
 
 
-def forbidding(arm, *, permit=None, estop=None, kind=BOOL, qos=None):
+def forbidding(arm, *, permit=None, estop=None, guard=None, kind=BOOL, qos=None):
     """Return a healthy graph but for what came of remote control and emergency stop."""
     fine = Spoken(at=END, message=types.SimpleNamespace(data=types.SimpleNamespace(mode=1)))
     released = Spoken(at=END, message=Bool())
     graph = publishers(healthy(arm), '/estop', endpoint('/button', kind, qos or RELIABLE))
-    return changed(graph, spoken={'/remote': permit or fine, '/estop': estop or released})
+    told = {'/remote': permit or fine, '/estop': estop or released}
+    return changed(graph, spoken=graph.spoken | told | ({'/guard/state': guard} if guard else {}))
 
 
 def test_remote_control_and_emergency_stop_that_speak_are_fine(tmp_path):
     arm = small_arm(tmp_path, FORBIDDING)
-    assert arm.forbidding == ('/remote', '/estop')
+    assert arm.forbidding == ('/remote', '/estop', '/guard/state')
     graph = forbidding(arm)
     assert rows(arm, graph) == []
     found = {f.subject: f.found for f in rows(arm, graph, Verdict.OK, 'interlock')}
     assert found == {
         'permit': '/remote of /remote: data.mode is 1',
         'estop': '/estop of /button: released',
+        'guard': '/guard watches /base',
     }
 
 
@@ -93,6 +98,9 @@ def test_remote_control_and_emergency_stop_that_speak_are_fine(tmp_path):
         ({'estop': Spoken()}, 'estop', Verdict.FAIL, 'said nothing in 6.5 s'),
         ({'estop': Spoken(at=END - 1, message=Bool())}, 'estop', Verdict.FAIL, 'the last 1.0 s'),
         ({'estop': Spoken(at=END, message=Bool(data=True))}, 'estop', Verdict.WARN, 'pressed'),
+        ({'guard': Spoken()}, 'guard', Verdict.FAIL, 'said nothing in 6.5 s'),
+        ({'guard': Spoken(at=END - 3, message=1)}, 'guard', Verdict.FAIL, 'the last 3.0 s'),
+        ({'guard': ZEROING}, 'guard', Verdict.WARN, '/guard sends zeros on /base'),
         ({'kind': 'std_msgs/msg/String'}, 'estop', Verdict.FAIL, 'publishes std_msgs/msg/String'),
         ({'qos': BEST_EFFORT}, 'estop', Verdict.FAIL, 'QoS of /button and ours do not match'),
     ],
@@ -135,3 +143,11 @@ def test_a_topic_of_teleoperation_needs_a_publisher_whose_type_can_be_read(
     (row,) = rows(arm, graph, verdict, 'interlock')
     assert row.subject == 'takeover'
     assert text in row.found
+
+
+def test_a_guard_that_the_dispatcher_does_not_ask_is_warned_of(r1, fine):
+    running = {n: dict(v) for n, v in fine.parameters.items()}
+    running['/action_dispatcher']['guard.topic'] = ''
+    (row,) = rows(r1, changed(fine, parameters=running), check='interlock')
+    assert (row.verdict, row.subject) == (Verdict.WARN, 'guard')
+    assert 'guard.topic' in row.expected

@@ -5,7 +5,6 @@ with the bounds of docs/reliability.md. Here the observer shares two cores with 
 machine does, so the bound is wider, and a row that misses it is brought about again.
 """
 
-import dataclasses
 import math
 import os
 import signal
@@ -292,9 +291,8 @@ def test_the_shipped_policy_killed_in_simulation_leads_to_rest_at_the_end_of_the
         listen(DispatcherState, '/action_dispatcher/state', states.append, LATCHED)
         listen(JointState, COMMANDS['left_arm'][1], keep, EARS)
         listen(ActionChunk, '/policy_node/action_chunk', note_end, 10)
-        telling = tuple(n for n in graph.nodes if n.ready_topic)  # the guard says nothing
-        wait_ready(session, dataclasses.replace(graph, nodes=telling), supervisor)
-        session.enable(True)
+        wait_ready(session, graph, supervisor)
+        session.enable(True, patience=10.0)
         session.say('pick up the red block')
         assert session.spin_until(lambda: states[-1].action in FOLLOWING, 30.0)
         session.spin(1.0)

@@ -70,12 +70,9 @@ def test_dispatcher_and_guard_have_commands_to_send_before_they_end():
     assert [n.name for n in r1lite_wbc().nodes if n.safe_stop] == ['guard', 'action_dispatcher']
 
 
-def test_every_node_but_the_guard_has_a_ready_topic_of_its_own():
+def test_every_node_has_a_ready_topic_of_its_own():
     for node in r1lite_wbc().nodes:
-        if node.name == 'guard':
-            assert node.ready_topic == ''
-        else:
-            assert node.ready_topic.startswith(f'/{node.name}/')
+        assert node.ready_topic.startswith(f'/{node.name}/')
 
 
 def test_every_executable_is_a_console_script_of_setup_py_and_a_module():

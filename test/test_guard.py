@@ -27,6 +27,7 @@ from std_msgs.msg import Float64MultiArray
 import yaml
 
 from faster_core.errors import ConfigError
+from faster_vla_msgs.msg import GuardState
 from faster_vla_ros.graph import r1lite_wbc
 from faster_vla_ros.guard import Guard, LAST_DUTY
 from faster_vla_ros.supervisor import Supervisor
@@ -36,10 +37,10 @@ pytestmark = pytest.mark.ros
 TIMEOUT = 0.1
 # What the issue allows from the kill to the zero at an independent observer (s).
 ALLOWED = 0.25
-# After this long a process that was just discovered hears us too (s),
+# After this long a process that was just discovered hears us too (s).
 HEARD = 1.0
-# and two that have just been started hear each other (docs/execution.md, the guard).
-MET = 3.5
+# Where a guard says whom it hears; a dispatcher told of it moves nothing that is not heard.
+SAID = 'guard/state'
 
 
 def make_guard(**values):
@@ -183,6 +184,25 @@ def test_other_types_of_commands_are_guarded_too(make_robot, kind, name, moving,
     assert speed(robot.heard[-1]) == 0.0
 
 
+def test_it_says_what_it_watches_whom_it_hears_and_where_it_sends_zeros(make_robot):
+    robot = make_robot()
+    said = []
+    robot.node.create_subscription(GuardState, SAID, said.append, 1)
+    robot.command(stamped(), 0.3)
+
+    def ids(find):
+        found = find(robot.commands.topic_name)
+        return {(i.node_name, bytes(i.endpoint_gid).hex()) for i in found}
+
+    robot.until(lambda: said and said[-1].zeroing == ['/speed'])
+    robot.until(lambda: said[-1].zeroing == [])
+    assert said[-1].topics == ['/speed']
+    publishers = ids(robot.node.get_publishers_info_by_topic)
+    assert said[-1].publishers == [i for name, i in publishers if name == 'base']
+    subscriptions = ids(robot.node.get_subscriptions_info_by_topic)
+    assert said[-1].subscriptions == [i for name, i in subscriptions if name == 'guard']
+
+
 @pytest.mark.parametrize(
     ('values', 'words'),
     [
@@ -232,19 +252,20 @@ def start(tmp_path):
         yield start
 
 
+GUARDING = {
+    'topics': [COMMANDS['base'][1], COMMANDS['torso'][1]],
+    'timeout': TIMEOUT,
+    'duration': 0.5,
+}
+
+
 def killed_while_driving(start, make_rig, *, guarded):
     """Kill the dispatcher at speed; return the rig, the moment and the process of the guard."""
     rig = make_rig(dispatcher=False)
-    guard = None
-    if guarded:
-        values = {'topics': [COMMANDS['base'][1]], 'timeout': TIMEOUT, 'duration': 0.5}
-        guard = start('faster_vla_ros.guard', values, 'guard')
-    dispatcher = start('faster_vla_ros.action_dispatcher', parameters(), 'action_dispatcher')
-    if guarded:
-        meet_guard(rig.node, rig.until)
+    guard = start('faster_vla_ros.guard', GUARDING, 'guard') if guarded else None
+    values = parameters(guard__topic=SAID if guarded else '')
+    dispatcher = start('faster_vla_ros.action_dispatcher', values, 'action_dispatcher')
     rig.drive(0.15)
-    met = time.monotonic() + (MET if guarded else HEARD)
-    rig.move_until(lambda: time.monotonic() > met)
     dispatcher.send_signal(signal.SIGKILL)
     killed = time.time_ns()
     return rig, killed, guard
@@ -273,7 +294,7 @@ def test_without_a_guard_a_latching_chassis_drives_on(start, make_rig):
 def test_zeros_come_although_all_is_ended_when_the_dispatcher_is_killed(make_rig, tmp_path):
     """Launch and `faster-vla up` end every process when one ends: the guard is among them."""
     robot = yaml.safe_load(ROBOT_FILE.read_text())
-    robot['/**']['action_dispatcher']['ros__parameters'] |= LENIENT
+    robot['/**']['action_dispatcher']['ros__parameters'] |= LENIENT | {'guard.topic': SAID}
     file = tmp_path / 'robot.yaml'
     file.write_text(yaml.safe_dump(robot))
     graph = r1lite_wbc(params_file=str(file), nodes=['guard', 'action_dispatcher'])
@@ -284,11 +305,9 @@ def test_zeros_come_although_all_is_ended_when_the_dispatcher_is_killed(make_rig
     environment = {'ROS_DOMAIN_ID': str(DOMAIN), 'OMP_NUM_THREADS': '1'}
     with Supervisor(graph, environment=environment) as supervisor:
         rig.until(lambda: rig.node.count_publishers(COMMANDS['base'][1]) == 2, 'both')
-        meet_guard(rig.node, rig.until)
         for name in ('guard', 'action_dispatcher'):  # nothing that was killed holds them up
             maps = pathlib.Path(f'/proc/{supervisor.pid(name)}/maps').read_text()
             assert '/dev/shm/fast' not in maps
-        rig.spin(MET)
         rig.drive(0.15)
 
         def end_all():

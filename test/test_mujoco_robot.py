@@ -105,8 +105,8 @@ def test_the_shipped_parameter_file_speaks_to_these_topics():
     policy = nodes['policy_node']['ros__parameters']
     dispatcher = nodes['action_dispatcher']['ros__parameters']
     read = {value for name, value in policy.items() if name.endswith('.topic')}
-    # Of the machine only: its remote control.
-    lacking = ('permit.topic',)
+    # Of the machine only: its remote control. Of ours: the guard.
+    lacking = ('permit.topic', 'guard.topic')
     used = {v for name, v in dispatcher.items() if name.endswith('topic') and name not in lacking}
     assert read == {*IMAGES, *FEEDBACK}
     assert {t for t in used if t.startswith('/motion_target/')} == {*COMMANDS, *UNHEARD}

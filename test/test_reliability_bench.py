@@ -111,11 +111,14 @@ class Started:
     def start(self, name, module, **what):
         self.started[name] = (module, what)
 
+    def __contains__(self, name):
+        return name in self.started
+
 
 def test_the_guard_that_is_measured_is_the_one_that_is_shipped():
     bench = Stubborn(0)
     bench.processes = Started()
-    bench.start_guard()
+    bench.set_guard(True)
     assert bench.processes.started == {'guard': ('faster_vla_ros.guard', {'files': [ROBOT]})}
     shipped = yaml.safe_load(ROBOT.read_text(encoding='utf-8'))['/**']['guard']['ros__parameters']
     assert shipped_guard_timeout() == shipped['timeout']

@@ -15,7 +15,7 @@ from ros_contexts import kept_context
 from std_msgs.msg import Bool, String
 from std_srvs.srv import SetBool, Trigger
 
-from faster_vla_msgs.msg import DispatcherState, PolicyStatus
+from faster_vla_msgs.msg import DispatcherState, GuardState, PolicyStatus
 from faster_vla_ros import session as module
 from faster_vla_ros.cli import main
 from faster_vla_ros.compat.fastdds import profile_variable
@@ -176,6 +176,18 @@ def test_a_refusal_carries_the_services_own_reason(session, peer):
         session.trigger('/action_dispatcher/reset')
 
 
+def test_a_refusal_that_passes_in_time_is_none(session, peer):
+    on_dispatcher(peer)
+    peer.refusal = 'the guard does not hear us on /base yet'
+    allow = threading.Timer(SHORT, lambda: setattr(peer, 'refusal', ''))
+    allow.start()
+    session.enable(True, patience=PATIENT)
+    allow.join()
+    peer.refusal = 'stopped'
+    with pytest.raises(SessionError, match='refused: stopped'):
+        session.enable(True, patience=SHORT)
+
+
 # --- waiting ----------------------------------------------------------------------------------
 
 
@@ -202,6 +214,7 @@ def publish(peer, kind, topic, msg):
 def test_a_graph_is_ready_when_every_node_has_said_so(session, peer):
     publish(peer, Bool, '/mujoco_robot/task_success', Bool())
     publish(peer, DispatcherState, '/action_dispatcher/state', DispatcherState())
+    publish(peer, GuardState, '/guard/state', GuardState())
     status = PolicyStatus(state=PolicyStatus.STATE_IDLE)
     publish(peer, PolicyStatus, '/policy_node/status', status)
     session.wait_until_ready(r1lite_wbc(), PATIENT)

@@ -49,6 +49,8 @@ NODE_KEYS = (
     'estop.enable',
     'estop.timeout',
     'exclusive_topics',
+    'guard.timeout',
+    'guard.topic',
     'permit.field',
     'permit.timeout',
     'permit.topic',

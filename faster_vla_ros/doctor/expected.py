@@ -69,6 +69,7 @@ class Expected:
         values = {} if self.dispatcher is None else self.dispatcher.values
         found = [values['permit.topic']] if values.get('permit.topic') else []
         found += ['estop'] if values.get('estop.enable') else []
+        found += [values['guard.topic']] if values.get('guard.topic') else []
         return tuple(map(self.name, found))
 
     def qos(self, node: str, topic: str, side: str, profile: QoSProfile) -> QoSProfile:

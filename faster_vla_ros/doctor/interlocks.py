@@ -34,6 +34,17 @@ def check_interlocks(expected: Expected, snapshot: Snapshot) -> Iterator[Finding
     if values['estop.enable']:
         topic = expected.name('estop')
         yield _unspoken('estop', topic, snapshot) or _estop(topic, values, expected, snapshot)
+    if values['guard.topic']:
+        topic = expected.name(values['guard.topic'])
+        yield _unspoken('guard', topic, snapshot) or _guard(topic, values, snapshot)
+    elif expected.guarded:
+        yield warn(
+            'interlock',
+            'guard',
+            'the dispatcher does not ask whether the guard hears it',
+            expected='`guard.topic`: without it the base may move before the guard would stop it',
+            advice='set `guard.topic: "guard/state"` in the part of the dispatcher',
+        )
     for topic in values['takeover.topics']:
         yield _takeover(expected.name(topic), snapshot)
     for topic in values['exclusive_topics']:
@@ -176,6 +187,25 @@ def _estop(
             advice='release it',
         )
     return ok('interlock', 'estop', f'{topic} of {who}: released')
+
+
+def _guard(topic: str, values: Mapping[str, Any], snapshot: Snapshot) -> Finding:
+    """Judge the guard as `interlocks.guarded` does; whether it hears us the dispatcher says."""
+    who = nodes(snapshot.publishers[topic])
+    said = snapshot.spoken.get(topic)
+    if said is None:  # the file knows nothing of it: not listened to
+        return ok('interlock', 'guard', f'{topic} of {who}')
+    if said.problem or said.message is None or _age(said, snapshot) > values['guard.timeout']:
+        return _silent('guard', topic, who, said, snapshot)
+    if said.message.zeroing:
+        return warn(
+            'interlock',
+            'guard',
+            f'{who} sends zeros on {", ".join(said.message.zeroing)}',
+            expected='none: commands that move the base have just ceased without a last zero',
+            advice='look at the output of the guard, and why the dispatcher ended',
+        )
+    return ok('interlock', 'guard', f'{who} watches {", ".join(said.message.topics)}')
 
 
 def _silent(key: str, topic: str, who: str, said: Spoken, snapshot: Snapshot) -> Finding:

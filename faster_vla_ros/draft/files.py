@@ -139,6 +139,7 @@ def _base_lines() -> list[str]:
         f'      base.max_acceleration: [0.5, 0.5, 1.0]   # {TODO}',
         '      base.on_stale: "zero"',
         f'      base.stop_pub_timeout: 0.0   # {TODO}: zeros for ever, unless your base times out',
+        '      guard.topic: "guard/state"   # nothing moves unless the guard hears it',
         '',
         '  guard:',
         '    ros__parameters:',

@@ -1,10 +1,12 @@
-"""Whether the robot is ours to move: what permit, take-over and twin say, as one answer."""
+"""Whether the robot is ours to move: what permit, take-over, twin and guard say, as one answer."""
 
 from __future__ import annotations
 
+from geometry_msgs.msg import Twist, TwistStamped
 from rclpy.node import Node
 
 from faster_vla_ros.dispatcher_parameters import DispatcherNodeConfig
+from faster_vla_ros.interlocks.guarded import Guarded
 from faster_vla_ros.interlocks.permit import Permit
 from faster_vla_ros.interlocks.takeover import Takeover
 from faster_vla_ros.interlocks.twin import Twin
@@ -45,18 +47,32 @@ class Authority:
                 value=config['permit.value'],
                 timeout=config['permit.timeout'],
             )
+        self._guarded = None
+        if config['guard.topic'] and not config['dry_run']:
+            self._guarded = Guarded(
+                node,
+                topic=config['guard.topic'],
+                driving=_topics(node, config, (Twist, TwistStamped)),
+                commands=_topics(node, config),
+                timeout=config['guard.timeout'],
+            )
 
     def look(self) -> None:
         """Look who else is there; for a slow timer."""
         self._takeover.look()
-        if self._permit is not None:
-            self._permit.look()
+        for each in (self._permit, self._guarded):
+            if each is not None:
+                each.look()
 
     @property
     def reason(self) -> str:
         """Why it is not for us to move the robot; empty if it is."""
         permit = self._permit.reason if self._permit is not None else ''
-        return permit or self._takeover.reason or self._twin.reason
+        return permit or self._takeover.reason or self._twin.reason or self._unguarded
+
+    @property
+    def _unguarded(self) -> str:
+        return self._guarded.reason if self._guarded is not None else ''
 
     @property
     def taken_over_by(self) -> str:
@@ -96,3 +112,14 @@ def _ways(node: Node, config: DispatcherNodeConfig) -> dict[str, Ways]:
         name: ways_in(output, node.resolve_topic_name(wired.topic or wired.action))
         for name, (output, wired) in config.outputs.items()
     }
+
+
+def _topics(
+    node: Node, config: DispatcherNodeConfig, types: tuple[type, ...] = ()
+) -> tuple[str, ...]:
+    """Return the topics of our commands, full names; of some types of messages or of all."""
+    return tuple(
+        node.resolve_topic_name(wired.topic)
+        for output, wired in config.outputs.values()
+        if wired.topic and (not types or output.message_type in types)
+    )

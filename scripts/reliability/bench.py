@@ -17,19 +17,17 @@ from faster_core.embodiment import Embodiment
 from faster_core.execution.config import robot_file_parameters
 from faster_vla_msgs.msg import ActionChunk
 from faster_vla_ros.guard import PARAMETERS as GUARD_PARAMETERS
-from faster_vla_ros.interlocks.takeover import GUARD
 from scripts.reliability import faults
 from scripts.reliability.chunk_source import TOPIC as CHUNKS
 from scripts.reliability.observer import read_limits
 from scripts.reliability.processes import Processes, ROOT
 from scripts.reliability.robot import Robot
-from scripts.reliability.witness import BASE_TOPIC, Witness
+from scripts.reliability.witness import Witness
 
 ROBOT = ROOT / 'config' / 'robots' / 'r1_lite.yaml'
 EMBODIMENT = ROOT / 'config' / 'embodiments' / 'r1_lite.yaml'
 PATIENCE = 60.0
 TRIALS = 3  # to set the robot in motion
-DISCOVERY = 3.5  # s from when we know a process to when all others know it, and it them
 
 
 def shipped_guard_timeout() -> float:
@@ -123,18 +121,29 @@ class Bench:
     # --- processes ----------------------------------------------------------------------------
 
     def start_dispatcher(self, fifo: int = 0) -> None:
-        """Start the dispatcher (`Processes.start`); what it commands begins anew."""
+        """Start the dispatcher (`Processes.start`); what it commands begins anew.
+
+        It wants to be heard by the guard if there is one.
+        """
         self.witness.expect_dispatcher()
+        guard = self.parameters['guard.topic'] if 'guard' in self.processes else ''
         self.processes.start(
             'action_dispatcher',
             'faster_vla_ros.action_dispatcher',
-            parameters=self.parameters,
+            parameters=self.parameters | {'guard.topic': guard},
             remappings={'action_chunk': CHUNKS},
             fifo=fifo,
         )
 
-    def start_guard(self) -> None:
-        """Start the guard as the robot file has it."""
+    def set_guard(self, wanted: bool) -> None:
+        """Start or end the guard, as the robot file has it; a dispatcher ends that was without."""
+        if wanted == ('guard' in self.processes):
+            return
+        if 'action_dispatcher' in self.processes:
+            self.processes.end('action_dispatcher')
+        if not wanted:
+            self.processes.end('guard')
+            return
         self.processes.start('guard', 'faster_vla_ros.guard', files=[ROBOT])
 
     def start_policy(self) -> None:
@@ -237,21 +246,15 @@ class Bench:
 
     def drive(self, *, guard: bool = False) -> None:
         """Have everything up, enabled and moving, at a random phase of the ticks (BenchError)."""
-        new_guard = guard and 'guard' not in self.processes
-        if new_guard:
-            self.start_guard()
-        new_dispatcher = 'action_dispatcher' not in self.processes
-        if new_dispatcher:
+        if guard:
+            self.set_guard(True)
+        if 'action_dispatcher' not in self.processes:
             self.start_dispatcher()
         if 'policy_node' not in self.processes:
             self.start_policy()
         self.until(self.connected, 'discovery')
         # More: one that was killed is remembered for 20 s.
         self.until(lambda: self.node.count_publishers(CHUNKS) >= 2, 'the policy')
-        if guard and (new_guard or new_dispatcher):
-            # Until they have found each other a guard hears nothing (docs/execution.md).
-            self.until(self._guarded, 'the guard')
-            self.spin(DISCOVERY)
         self.set_in_motion()
         self.spin(float(self.rng.uniform(0.1, 0.4)))
 
@@ -278,7 +281,3 @@ class Bench:
         """Whether robot, operator and dispatcher have found each other."""
         heard = self.robot.connected and self.chunks.get_subscription_count()
         return self.witness.state is not None and bool(heard)
-
-    def _guarded(self) -> bool:
-        found = self.node.get_publishers_info_by_topic(BASE_TOPIC)
-        return any(info.node_name == GUARD for info in found)

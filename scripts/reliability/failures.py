@@ -70,8 +70,7 @@ def measure_row(bench: Bench, row: Row, repetitions: int) -> dict[str, Any]:
 
 def measure_without_guard(bench: Bench) -> dict[str, Any]:
     """Kill the dispatcher with nobody behind it: a latching chassis would drive on."""
-    if 'guard' in bench.processes:
-        bench.processes.end('guard')
+    bench.set_guard(False)
     bench.drive()
     moment = dispatcher_killed(bench)
     driven = bench.witness.commands['base']
@@ -108,6 +107,7 @@ def goes_on(bench: Bench, name: str, seconds: float) -> dict[str, Any]:
         'moving_share': round(followed / (end - start), 4),
         'holds': sum(s == DispatcherState.ACTION_HOLD for _, s in states),
         'stops': sum(s == DispatcherState.ACTION_STOP for _, s in states),
+        'reasons': sorted({s.message for _, s in witness.states if s.action not in FOLLOWING}),
     }
     bench.fault('')
     witness.forget()

@@ -16,7 +16,6 @@ from __future__ import annotations
 
 import argparse
 from collections.abc import Collection, Mapping
-import dataclasses
 import itertools
 import os
 import pathlib
@@ -142,8 +141,7 @@ def run(args: argparse.Namespace) -> dict[str, Any]:
         Session(domain=args.domain, name='soak', localhost=True) as session,
     ):
         observer = Observer(session)
-        telling = tuple(n for n in graph.nodes if n.ready_topic)  # the guard says nothing
-        wait_ready(session, dataclasses.replace(graph, nodes=telling), supervisor)
+        wait_ready(session, graph, supervisor)
         watch = Watch(session, {n.name: supervisor.pid(n.name) for n in graph.nodes})
 
         def check() -> None:
