@@ -13,6 +13,7 @@ from faster_core.embodiment import Component, Embodiment, Kind
 from faster_core.errors import ConfigError
 from faster_core.execution.config import DispatcherConfig
 from faster_vla_ros import outputs, parameters
+from faster_vla_ros.graph_guard import KINDS as GUARDED_KINDS
 from faster_vla_ros.outputs import Output, OutputConfig
 from faster_vla_ros.outputs.protocol import TRAJECTORY
 from faster_vla_ros.parameters import Spec
@@ -69,7 +70,12 @@ NODE_TABLE = {
     'guard.topic': Spec(
         type=str, default='', help='state of the guard, which must hear us; empty: there is none'
     ),
-    'guard.timeout': Spec(type=float, default=2.5, above=0.0, help='s until it counts as gone'),
+    'guard.timeout': Spec(
+        type=float,
+        default=2.5,
+        at_least=1.0,
+        help='s after which motion ends that it does not hear',
+    ),
     'exclusive_topics': Spec(
         type=tuple, item=str, default=(), help='nobody may publish there when motion is enabled'
     ),
@@ -151,6 +157,16 @@ class DispatcherNodeConfig:
     def trajectories(self) -> tuple[str, ...]:
         """Components that go out as trajectories."""
         return tuple(n for n, (output, _) in self.outputs.items() if output.TAKES == TRAJECTORY)
+
+    @property
+    def driving(self) -> tuple[str, ...]:
+        """Topics of velocities that a guard can listen for, as the parameters name them."""
+        return tuple(
+            wired.topic
+            for name, (_, wired) in self.outputs.items()
+            if self.parameters[f'{name}.output'] in GUARDED_KINDS
+            and not self.embodiment.action_component(name).kind.is_position
+        )
 
 
 def read(node: Node) -> DispatcherNodeConfig:

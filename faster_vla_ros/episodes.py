@@ -21,8 +21,6 @@ FRAMES_AFTER_RESET = 2
 # has finished.
 SILENCE = 0.2
 SILENCE_TIMEOUT = 10.0
-# Seconds in which a dispatcher may still have to meet its guard.
-ENABLE_TIMEOUT = 10.0
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
@@ -135,7 +133,7 @@ class EpisodeRunner:
             raise SessionError('no picture of the head camera after the reset')
         self._observer.clear()
         session.trigger('/action_dispatcher/reset')
-        session.enable(True, patience=ENABLE_TIMEOUT)
+        session.enable(True)
         return job.instruction or own
 
     def run(self, job: RosJob) -> RosEpisode:

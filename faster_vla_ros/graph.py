@@ -91,6 +91,11 @@ class GraphDescription:
         chosen = _choose(known, nodes)
         chosen = tuple(_with_guard(spec, file) for spec in chosen)
         names = {n.name for n in chosen}
+        if 'action_dispatcher' in names and 'guard' in known and 'guard' not in names:
+            warnings.append(
+                'guard is left out: nothing moves before one elsewhere says that it hears the '
+                'dispatcher, if the parameter file has guard.topic'
+            )
         return Graph(
             name=self.name,
             nodes=chosen,

@@ -36,7 +36,7 @@ from faster_core.errors import ConfigError, FasterVlaError
 from faster_vla_msgs.msg import GuardState
 from faster_vla_ros import parameters, qos
 from faster_vla_ros.compat.fastdds import leave_shared_memory
-from faster_vla_ros.endpoint_ids import publisher_ids, subscription_ids
+from faster_vla_ros.endpoint_ids import endpoint_id, identified, is_of
 from faster_vla_ros.parameters import Spec
 
 # Looks per timeout: how late the first zero may come at most is timeout x (1 + 1 / this).
@@ -103,7 +103,12 @@ class _Watch:
         self._since: float | None = None  # when zeros began
         # Our own zeros must not pass for a command; reliable satisfies every subscriber.
         self._publisher = qos.publisher(node, kind.message, topic, qos.COMMAND)
-        qos.subscription(node, kind.message, topic, self._take, qos.STATE)
+        _, self.ids = identified(
+            node,
+            node.get_subscriptions_info_by_topic,
+            self.topic,
+            lambda: qos.subscription(node, kind.message, topic, self._take, qos.STATE),
+        )
 
     def _take(self, message: Any) -> None:
         if self._since is not None and not self._kind.moves(message):
@@ -112,6 +117,19 @@ class _Watch:
         if self._since is not None:
             self._since = None
             self._node.get_logger().warning(f'{self.topic}: commands are back')
+
+    def senders(self) -> set[str]:
+        """Return the ids of the publishers it hears, which a known one of another type is not."""
+        node = self._node
+        ears = node.get_subscriptions_info_by_topic(self.topic)
+        own = [ear for ear in ears if endpoint_id(ear) in self.ids]
+        return {
+            endpoint_id(info)
+            for info in node.get_publishers_info_by_topic(self.topic)
+            for ear in own
+            if not is_of(node, info) and info.topic_type == ear.topic_type
+            if not qos.incompatible(info.qos_profile, ear.qos_profile)
+        }
 
     @property
     def zeroing(self) -> bool:
@@ -177,6 +195,7 @@ class Guard(Node):
         self.create_timer(STATE_PERIOD, self._tell, clock=steady)
         watched = ', '.join(w.topic for w in self._watches)
         self.get_logger().info(f'watching {watched}: zeros after {self._timeout:g} s')
+        self._tell()
 
     def see_out(self, executor: SingleThreadedExecutor) -> None:
         """Go on until every topic is at rest: by its own commands, or by `duration` of our zeros.
@@ -203,9 +222,12 @@ class Guard(Node):
             topics=[w.topic for w in self._watches],
             zeroing=[w.topic for w in self._watches if w.zeroing],
         )
-        for topic in message.topics:
-            message.publishers += sorted(publisher_ids(self, topic).others)
-            message.subscriptions += sorted(subscription_ids(self, topic).own)
+        try:
+            for watch in self._watches:
+                message.publishers += sorted(watch.senders())
+                message.subscriptions += sorted(watch.ids)
+        except Exception as e:  # what is said of others must not end the zeros
+            self.get_logger().error(f'whom it hears is not known: {e}', throttle_duration_sec=5.0)
         message.header.stamp = self.get_clock().now().to_msg()
         self._state.publish(message)
 

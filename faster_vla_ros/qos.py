@@ -14,10 +14,13 @@ from collections.abc import Callable, Iterable
 import copy
 from typing import Any, TYPE_CHECKING
 
+from rclpy.duration import Duration
 from rclpy.qos import (
     DurabilityPolicy,
     HistoryPolicy,
+    qos_check_compatible,
     qos_policy_name_from_kind,
+    QoSCompatibility,
     QoSPolicyKind,
     QoSProfile,
     ReliabilityPolicy,
@@ -60,6 +63,8 @@ REPORT = _profile(10)
 # Late subscribers get the current state.
 LATCHED = _profile(1, latched=True)
 
+# Centuries; "infinite" is the largest number of nanoseconds, or of seconds, depending on the RMW.
+_INFINITE = 2**62
 _PREFIX = 'qos_overrides'
 _PUBLISHER = (QoSPolicyKind.HISTORY, QoSPolicyKind.DEPTH, QoSPolicyKind.RELIABILITY)
 # Whoever knows that a publisher latches may ask for it.
@@ -130,6 +135,32 @@ def subscription(
         ),
         qos_overriding_options=QoSOverridingOptions(_SUBSCRIPTION),
     )
+
+
+def incompatible(publisher: QoSProfile, subscription: QoSProfile) -> str:
+    """Return why a subscription cannot hear a publisher; empty if it can."""
+    result, reason = qos_check_compatible(_finite(publisher), _finite(subscription))
+    return reason.strip('; ') if result == QoSCompatibility.ERROR else ''
+
+
+def _finite(profile: QoSProfile) -> QoSProfile:
+    """Return the part of a profile that decides, with no duration where it is infinite.
+
+    The graph reports 'none' as infinite, our own profiles as unset; compared with each other, the
+    two would be incompatible.
+    """
+    return QoSProfile(
+        depth=1,
+        reliability=profile.reliability,
+        durability=profile.durability,
+        liveliness=profile.liveliness,
+        deadline=_duration(profile.deadline),
+        liveliness_lease_duration=_duration(profile.liveliness_lease_duration),
+    )
+
+
+def _duration(duration: Duration) -> Duration:
+    return Duration() if duration.nanoseconds >= _INFINITE else duration
 
 
 def refuse_unused_overrides(node: Node, without: Iterable[str] = ()) -> None:

@@ -26,10 +26,13 @@ from faster_vla_msgs.srv import ResetEpisode
 from faster_vla_ros.compat.discovery import local_environment
 from faster_vla_ros.compat.fastdds import profile_environment
 from faster_vla_ros.graph import fastdds_profile, Graph
+from faster_vla_ros.interlocks.guarded import UNMET
 
 INSTRUCTION_TOPIC, POLICY_NODE = 'instruction', 'policy_node'
 LATCHED = QoSProfile(depth=1, durability=DurabilityPolicy.TRANSIENT_LOCAL)
 SERVICE_TIMEOUT = 10.0
+# Seconds in which dispatcher and guard have to meet; 3.5 were seen.
+MEETING_TIME = 5.0
 # Domains 1..101 are safe on Linux; ours stay away from the low numbers people use.
 OWN_DOMAINS = range(30, 100)
 
@@ -190,21 +193,20 @@ class Session:
         name = f'{self._prefix}{name}'
         return _accepted(name, self.call(Trigger, name, Trigger.Request()))
 
-    def enable(self, on: bool, patience: float = 0.0) -> str:
+    def enable(self, on: bool) -> str:
         """Allow or forbid motion; returns the dispatcher's message.
 
-        Args:
-            on: allow it.
-            patience: seconds in which a refusal is not yet an error: a dispatcher that has just
-                been started may not have met its guard.
+        A dispatcher that has just been started may still have to meet its guard: it is asked again
+        for `MEETING_TIME`.
         """
         name = f'{self._prefix}/action_dispatcher/enable'
-        deadline = time.monotonic() + patience
+        deadline = time.monotonic() + MEETING_TIME
         while True:
             answer = self.call(SetBool, name, SetBool.Request(data=on))
-            if answer.success or time.monotonic() > deadline:
+            unmet = not answer.success and answer.message.startswith(UNMET)
+            if not unmet or time.monotonic() > deadline:
                 return _accepted(name, answer)
-            self.spin(0.1)
+            self.spin(0.5)
 
     def reset_episode(self, seed: int, task: str) -> str:
         """Put the simulated robot into an episode's initial state; returns the instruction."""

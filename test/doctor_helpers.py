@@ -203,10 +203,13 @@ def healthy(expected):
         for name in reversed(expected.dispatcher['permit.field'].split('.')):
             mode = types.SimpleNamespace(**{name: mode})
         spoken[expected.name(topic)] = Spoken(at=END, message=mode)
+    driving = expected.dispatcher.driving
     if topic := expected.dispatcher['guard.topic']:
         guard = expected.name('guard')
         publishers[expected.name(topic)] = (endpoint(guard, 'faster_vla_msgs/msg/GuardState'),)
-        spoken[expected.name(topic)] = Spoken(at=END, message=GuardState(topics=['/base']))
+        spoken[expected.name(topic)] = Spoken(
+            at=END, message=GuardState(topics=[expected.name(t) for t in driving])
+        )
     nodes = [expected.name(n) for n in ('action_dispatcher', 'policy_node')]
     chunks = f'{nodes[1]}/action_chunk'
     subscriptions[chunks] = (endpoint(nodes[0], 'faster_vla_msgs/msg/ActionChunk'),)

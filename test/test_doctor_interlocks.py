@@ -63,7 +63,7 @@ FORBIDDING = (
     '      guard.topic: "guard/state"',
 )
 BOOL = 'std_msgs/msg/Bool'
-ZEROING = Spoken(at=END, message=GuardState(topics=['/base'], zeroing=['/base']))
+ZEROING = Spoken(at=END, message=GuardState(topics=['/cmd_vel'], zeroing=['/cmd_vel']))
 
 
 def forbidding(arm, *, permit=None, estop=None, guard=None, kind=BOOL, qos=None):
@@ -84,7 +84,7 @@ def test_remote_control_and_emergency_stop_that_speak_are_fine(tmp_path):
     assert found == {
         'permit': '/remote of /remote: data.mode is 1',
         'estop': '/estop of /button: released',
-        'guard': '/guard watches /base',
+        'guard': '/guard watches /cmd_vel',
     }
 
 
@@ -100,7 +100,7 @@ def test_remote_control_and_emergency_stop_that_speak_are_fine(tmp_path):
         ({'estop': Spoken(at=END, message=Bool(data=True))}, 'estop', Verdict.WARN, 'pressed'),
         ({'guard': Spoken()}, 'guard', Verdict.FAIL, 'said nothing in 6.5 s'),
         ({'guard': Spoken(at=END - 3, message=1)}, 'guard', Verdict.FAIL, 'the last 3.0 s'),
-        ({'guard': ZEROING}, 'guard', Verdict.WARN, '/guard sends zeros on /base'),
+        ({'guard': ZEROING}, 'guard', Verdict.WARN, '/guard sends zeros on /cmd_vel'),
         ({'kind': 'std_msgs/msg/String'}, 'estop', Verdict.FAIL, 'publishes std_msgs/msg/String'),
         ({'qos': BEST_EFFORT}, 'estop', Verdict.FAIL, 'QoS of /button and ours do not match'),
     ],
@@ -151,3 +151,15 @@ def test_a_guard_that_the_dispatcher_does_not_ask_is_warned_of(r1, fine):
     (row,) = rows(r1, changed(fine, parameters=running), check='interlock')
     assert (row.verdict, row.subject) == (Verdict.WARN, 'guard')
     assert 'guard.topic' in row.expected
+    running['/action_dispatcher']['dry_run'] = True  # which asks nobody
+    assert rows(r1, changed(fine, parameters=running), check='interlock') == []
+
+
+def test_a_guard_that_is_missing_or_watches_something_else_fails(r1, fine):
+    said = Spoken(at=END, message=GuardState(topics=['/motion_target/target_speed_chassis']))
+    row = only(r1, changed(fine, spoken=fine.spoken | {'/guard/state': said}))
+    assert (row.verdict, row.subject) == (Verdict.FAIL, 'guard')
+    assert row.found == '/guard does not watch /motion_target/target_speed_torso'
+    mute = {t: p for t, p in fine.publishers.items() if t != '/guard/state'}
+    row = only(r1, changed(fine, publishers=mute))
+    assert (row.verdict, row.found) == (Verdict.FAIL, 'nobody publishes /guard/state')

@@ -292,7 +292,7 @@ def test_the_shipped_policy_killed_in_simulation_leads_to_rest_at_the_end_of_the
         listen(JointState, COMMANDS['left_arm'][1], keep, EARS)
         listen(ActionChunk, '/policy_node/action_chunk', note_end, 10)
         wait_ready(session, graph, supervisor)
-        session.enable(True, patience=10.0)
+        session.enable(True)
         session.say('pick up the red block')
         assert session.spin_until(lambda: states[-1].action in FOLLOWING, 30.0)
         session.spin(1.0)

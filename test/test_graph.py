@@ -450,6 +450,13 @@ def test_the_guard_knows_the_kinds_of_its_parameter():
     assert graph_guard.KINDS == tuple(guard.KINDS)
 
 
+def test_a_graph_without_its_guard_warns_that_nothing_moves_before_there_is_one():
+    (warning,) = r1lite_wbc(nodes=['mujoco_robot', 'action_dispatcher']).warnings
+    assert 'guard is left out: nothing moves before' in warning
+    assert not r1lite_wbc(nodes=['guard', 'action_dispatcher']).warnings
+    assert not r1lite_wbc(nodes=['mujoco_robot', 'guard']).warnings
+
+
 def test_the_r1_lites_file_says_all_its_guard_needs():
     assert r1lite_wbc().node('guard').parameters == {}
 

@@ -1,5 +1,6 @@
 """The dispatcher and its guard: nothing moves that the guard would not stop."""
 
+import contextlib
 import itertools
 import os
 import signal
@@ -64,7 +65,7 @@ def refused(rig, words):
 def test_without_a_word_of_the_guard_motion_stays_disabled(make_rig):
     rig = make_rig(**GUARDED)
     rig.until(rig.connected)
-    refused(rig, 'no guard was heard on /guard/state (guard.topic)')
+    refused(rig, 'the guard says nothing on /guard/state (guard.topic)')
 
 
 def test_the_guard_must_watch_hear_and_be_reached(make_rig):
@@ -77,11 +78,23 @@ def test_the_guard_must_watch_hear_and_be_reached(make_rig):
     guard.say(publishers=['00' * 16])
     refused(rig, f'the guard does not hear us on {TOPICS[0]} yet')
     guard.say(publishers=publishers(rig))
-    refused(rig, f'{TOPICS[0]} does not reach the guard yet')
+    refused(rig, f'the guard is not reached on {TOPICS[0]} yet')
     guard.say(subscriptions=subscriptions(rig))
     refused(rig, f'the guard does not watch {TOPICS[1]}')
     guard.say(topics=TOPICS)
     rig.drive()
+
+
+def test_motion_that_enables_itself_waits_for_the_guard_too(make_rig):
+    rig = make_rig(**GUARDED, require_enable=False)
+    rig.until(rig.connected)
+    rig.until(lambda: len(publishers(rig)) == len(subscriptions(rig)) == 2)
+    guard = Said(rig, topics=TOPICS)
+    rig.until(lambda: 'the guard does not hear us' in rig.state.message)
+    rig.spin(0.5)
+    assert not any(state.enabled for state in rig.states)
+    guard.say(publishers=publishers(rig), subscriptions=subscriptions(rig))
+    rig.until(lambda: rig.state.enabled)
 
 
 def test_what_is_watched_beside_the_base_must_be_heard_too(make_rig):
@@ -106,13 +119,76 @@ def test_a_guard_that_falls_silent_ends_the_motion_by_braking(make_rig):
     rig.drive(0.15)
     guard.fall_silent()
     rig.move_until(lambda: not rig.state.enabled)
-    assert 'the guard was not heard for 1.0 s on /guard/state' in rig.state.message
+    assert 'the guard was not heard for 1 s on /guard/state' in rig.state.message
     rig.until(lambda: rig.base_speeds[-1] == 0.0)
     # By the limit of the robot file (m/s²), not at once.
     limit = parameters()['base.max_acceleration'][0] / parameters()['dispatch_rate']
     steps = [a - b for a, b in itertools.pairwise(rig.base_speeds)]
     assert 0 < max(steps) <= limit * 1.5
     assert not rig.enable().success
+
+
+def test_a_guard_that_hears_us_no_longer_ends_the_motion_if_it_stays_so(make_rig):
+    rig = make_rig(**GUARDED)
+    rig.until(rig.connected)
+    rig.until(lambda: len(publishers(rig)) == len(subscriptions(rig)) == 2)
+    heard = publishers(rig)
+    guard = Said(rig, topics=TOPICS, publishers=heard, subscriptions=subscriptions(rig))
+    rig.drive(0.15)
+    guard.say(publishers=[])
+    _go_on(rig, 0.5)
+    assert rig.state.enabled
+    guard.say(publishers=heard)
+    _go_on(rig, 1.0)
+    assert rig.state.enabled
+    guard.say(publishers=[])
+    rig.move_until(lambda: not rig.state.enabled)
+    assert f'the guard does not hear us on {TOPICS[0]} yet' in rig.state.message
+    assert not rig.enable().success
+
+
+def _go_on(rig, seconds):
+    until = time.monotonic() + seconds
+    rig.move_until(lambda: time.monotonic() > until)
+
+
+@contextlib.contextmanager
+def guard_process(*more):
+    """A real guard: whom it hears it says by the ids that we know ourselves by."""
+    command = [sys.executable, '-m', 'faster_vla_ros.guard', '--ros-args']
+    command += ['-p', f'topics:=[{", ".join(TOPICS)}]']
+    for each in more:
+        command += ['-p', each]
+    process = subprocess.Popen(command, cwd=ROOT, env=dict(os.environ, ROS_DOMAIN_ID=str(DOMAIN)))
+    try:
+        yield process
+    finally:
+        process.kill()
+        process.wait(timeout=20)
+
+
+@pytest.mark.parametrize(
+    ('parameter', 'heard'),
+    [
+        ('timeout:=0.1', True),
+        ('types:=[twist, twist]', False),
+        (f'qos_overrides.{TOPICS[0]}.subscription.durability:=transient_local', False),
+    ],
+    ids=['fits', 'type', 'qos'],
+)
+def test_only_a_guard_that_gets_the_commands_hears_them(make_rig, parameter, heard):
+    rig = make_rig(**GUARDED)
+    said = []
+    rig.node.create_subscription(GuardState, 'guard/state', said.append, 1)
+    with guard_process(parameter):
+        rig.until(rig.connected)
+        rig.until(lambda: said and len(said[-1].subscriptions) == 2)
+        if heard:
+            rig.drive()
+            assert set(publishers(rig)) <= set(said[-1].publishers)
+        else:
+            rig.spin(1.0)  # time enough for what is never heard
+            refused(rig, f'the guard does not hear us on {TOPICS[0]} yet')
 
 
 def test_a_dry_run_moves_nothing_and_asks_no_guard(make_rig):
@@ -122,23 +198,14 @@ def test_a_dry_run_moves_nothing_and_asks_no_guard(make_rig):
 
 
 def test_a_guard_that_is_killed_is_missed_and_its_successor_believed(make_rig):
-    """A real guard: whom it hears it says by the ids that we know ourselves by."""
     rig = make_rig(guard__topic='guard/state')
-    command = [sys.executable, '-m', 'faster_vla_ros.guard', '--ros-args']
-    command += ['-p', f'topics:=[{", ".join(TOPICS)}]']
-    environment = dict(os.environ, ROS_DOMAIN_ID=str(DOMAIN))
-    for kill in (True, False):
-        guard = subprocess.Popen(command, cwd=ROOT, env=environment)
-        try:
-            rig.drive(0.15)
-            if not kill:
-                continue
-            guard.send_signal(signal.SIGKILL)
-            killed = time.monotonic()
-            rig.move_until(lambda: not rig.state.enabled)
-            assert time.monotonic() - killed < 2.5 + 1.0
-            assert 'the guard was not heard' in rig.state.message
-            rig.until(lambda: rig.base_speeds[-1] == 0.0)
-        finally:
-            guard.kill()
-            guard.wait(timeout=20)
+    with guard_process() as guard:
+        rig.drive(0.15)
+        guard.send_signal(signal.SIGKILL)
+        killed = time.monotonic()
+        rig.move_until(lambda: not rig.state.enabled)
+        assert time.monotonic() - killed < 2.5 + 1.0
+        assert 'the guard was not heard for 2.5 s' in rig.state.message
+        rig.until(lambda: rig.base_speeds[-1] == 0.0)
+    with guard_process():
+        rig.drive(0.15)

@@ -111,6 +111,9 @@ class Started:
     def start(self, name, module, **what):
         self.started[name] = (module, what)
 
+    def end(self, name):
+        del self.started[name]
+
     def __contains__(self, name):
         return name in self.started
 
@@ -119,10 +122,33 @@ def test_the_guard_that_is_measured_is_the_one_that_is_shipped():
     bench = Stubborn(0)
     bench.processes = Started()
     bench.set_guard(True)
-    assert bench.processes.started == {'guard': ('faster_vla_ros.guard', {'files': [ROBOT]})}
+    assert bench.processes.started == {
+        'guard': ('faster_vla_ros.guard', {'files': [ROBOT], 'fifo': 0})
+    }
     shipped = yaml.safe_load(ROBOT.read_text(encoding='utf-8'))['/**']['guard']['ros__parameters']
     assert shipped_guard_timeout() == shipped['timeout']
     assert BASE_TOPIC in shipped['topics']
+
+
+def test_a_dispatcher_wants_to_be_heard_by_the_guard_there_is():
+    bench = Stubborn(0)
+    bench.processes = Started()
+    bench.parameters = {'guard.topic': 'guard/state'}
+    bench.witness = types.SimpleNamespace(expect_dispatcher=lambda: None)
+
+    def told():
+        bench.start_dispatcher()
+        return bench.processes.started['action_dispatcher'][1]['parameters']['guard.topic']
+
+    assert told() == ''
+    bench.set_guard(True)
+    assert set(bench.processes.started) == {'guard'}  # the dispatcher knew of no guard
+    assert told() == 'guard/state'
+    bench.set_guard(True)
+    assert set(bench.processes.started) == {'guard', 'action_dispatcher'}
+    bench.set_guard(False)
+    assert not bench.processes.started
+    assert told() == ''
 
 
 def test_a_robot_file_that_leaves_the_time_out_to_the_guard_has_its_default(tmp_path, monkeypatch):

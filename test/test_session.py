@@ -176,16 +176,22 @@ def test_a_refusal_carries_the_services_own_reason(session, peer):
         session.trigger('/action_dispatcher/reset')
 
 
-def test_a_refusal_that_passes_in_time_is_none(session, peer):
+def test_a_guard_that_is_met_in_time_is_no_refusal(session, peer, monkeypatch):
     on_dispatcher(peer)
     peer.refusal = 'the guard does not hear us on /base yet'
     allow = threading.Timer(SHORT, lambda: setattr(peer, 'refusal', ''))
     allow.start()
-    session.enable(True, patience=PATIENT)
+    session.enable(True)
     allow.join()
     peer.refusal = 'stopped'
+    peer.refusal, before = 'stopped', len(peer.asked)
     with pytest.raises(SessionError, match='refused: stopped'):
-        session.enable(True, patience=SHORT)
+        session.enable(True)
+    assert len(peer.asked) == before + 1
+    monkeypatch.setattr('faster_vla_ros.session.MEETING_TIME', 2 * SHORT)
+    peer.refusal = 'the guard says nothing'
+    with pytest.raises(SessionError, match='refused: the guard says nothing'):
+        session.enable(True)
 
 
 # --- waiting ----------------------------------------------------------------------------------

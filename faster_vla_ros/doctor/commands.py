@@ -8,7 +8,6 @@ from faster_vla_ros import qos
 from faster_vla_ros.doctor.expected import DISPATCHER, Expected, GUARD, POLICY
 from faster_vla_ros.doctor.report import fail, Finding, info, ok, warn
 from faster_vla_ros.doctor.snapshot import Endpoint, message_type, Snapshot
-from faster_vla_ros.doctor.topics import incompatible
 from faster_vla_ros.outputs import ways_in
 from faster_vla_ros.outputs.protocol import is_action
 
@@ -77,7 +76,7 @@ def _listener(
                 expected=wanted,
                 advice=f'choose another `{name}.output` in the parameter file',
             )
-        if why := incompatible(profile, listener.qos):
+        if why := qos.incompatible(profile, listener.qos):
             return fail(
                 'command',
                 name,

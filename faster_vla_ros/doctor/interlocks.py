@@ -10,7 +10,6 @@ from faster_vla_ros.doctor.commands import nodes, partners, START
 from faster_vla_ros.doctor.expected import DISPATCHER, Expected
 from faster_vla_ros.doctor.report import fail, Finding, ok, warn
 from faster_vla_ros.doctor.snapshot import Snapshot, Spoken
-from faster_vla_ros.doctor.topics import incompatible
 from faster_vla_ros.interlocks.any_topic import message_class
 
 BOOL = 'std_msgs/msg/Bool'
@@ -34,10 +33,9 @@ def check_interlocks(expected: Expected, snapshot: Snapshot) -> Iterator[Finding
     if values['estop.enable']:
         topic = expected.name('estop')
         yield _unspoken('estop', topic, snapshot) or _estop(topic, values, expected, snapshot)
-    if values['guard.topic']:
-        topic = expected.name(values['guard.topic'])
-        yield _unspoken('guard', topic, snapshot) or _guard(topic, values, snapshot)
-    elif expected.guarded:
+    if values['guard.topic'] and not values['dry_run']:
+        yield from _guard(expected.name(values['guard.topic']), values, expected, snapshot)
+    elif expected.guarded and not values['dry_run']:
         yield warn(
             'interlock',
             'guard',
@@ -155,7 +153,7 @@ def _estop(
                 expected=BOOL,
                 advice='correct the driver, or remap the topic',
             )
-        if why := incompatible(each.qos, profile):
+        if why := qos.incompatible(each.qos, profile):
             return fail(
                 'interlock',
                 'estop',
@@ -189,23 +187,48 @@ def _estop(
     return ok('interlock', 'estop', f'{topic} of {who}: released')
 
 
-def _guard(topic: str, values: Mapping[str, Any], snapshot: Snapshot) -> Finding:
-    """Judge the guard as `interlocks.guarded` does; whether it hears us the dispatcher says."""
-    who = nodes(snapshot.publishers[topic])
-    said = snapshot.spoken.get(topic)
-    if said is None:  # the file knows nothing of it: not listened to
-        return ok('interlock', 'guard', f'{topic} of {who}')
-    if said.problem or said.message is None or _age(said, snapshot) > values['guard.timeout']:
-        return _silent('guard', topic, who, said, snapshot)
-    if said.message.zeroing:
-        return warn(
+def _guard(
+    topic: str, values: Mapping[str, Any], expected: Expected, snapshot: Snapshot
+) -> Iterator[Finding]:
+    """Judge what the guard says; whether it hears the dispatcher is in the state of that."""
+    publishers = snapshot.publishers.get(topic)
+    if not publishers:
+        yield fail(
             'interlock',
             'guard',
-            f'{who} sends zeros on {", ".join(said.message.zeroing)}',
-            expected='none: commands that move the base have just ceased without a last zero',
+            f'nobody publishes {topic}',
+            expected='a guard: motion is not enabled before it says that it hears the dispatcher',
+            advice='start the guard, or correct `guard.topic`',
+        )
+        return
+    who = nodes(publishers)
+    said = snapshot.spoken.get(topic)
+    if said is None:  # the file knows nothing of it: not listened to
+        yield ok('interlock', 'guard', f'{topic} of {who}')
+        return
+    if said.problem or said.message is None or _age(said, snapshot) > values['guard.timeout']:
+        yield _silent('guard', topic, who, said, snapshot)
+        return
+    message = said.message
+    driving = {expected.name(t) for t in expected.dispatcher.driving}
+    if unwatched := sorted(driving - set(message.topics)):
+        yield fail(
+            'interlock',
+            'guard',
+            f'{who} does not watch {", ".join(unwatched)}',
+            expected='every topic of velocities; motion is not enabled before',
+            advice='correct `guard.topics`, or give the guard the same file and namespace',
+        )
+    elif message.zeroing:
+        yield warn(
+            'interlock',
+            'guard',
+            f'{who} sends zeros on {", ".join(message.zeroing)}',
+            expected='none: commands that move the base have ceased without a last zero',
             advice='look at the output of the guard, and why the dispatcher ended',
         )
-    return ok('interlock', 'guard', f'{who} watches {", ".join(said.message.topics)}')
+    else:
+        yield ok('interlock', 'guard', f'{who} watches {", ".join(message.topics)}')
 
 
 def _silent(key: str, topic: str, who: str, said: Spoken, snapshot: Snapshot) -> Finding:

@@ -5,9 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterator
 import itertools
 
-from rclpy.duration import Duration
-from rclpy.qos import qos_check_compatible, QoSCompatibility, QoSProfile
-
+from faster_vla_ros import qos
 from faster_vla_ros.doctor.expected import Expected
 from faster_vla_ros.doctor.inputs import Input, streams
 from faster_vla_ros.doctor.report import fail, Finding, ok, warn
@@ -17,8 +15,6 @@ MIN_STATE_RATE = 10.0
 # Seconds of silence at the end that a quick driver on a loaded computer may need.
 MAX_SILENCE = 1.0
 NUM_CANDIDATES = 3
-# Centuries; "infinite" is the largest number of nanoseconds, or of seconds, depending on the RMW.
-_INFINITE = 2**62
 
 
 def check_topics(expected: Expected, snapshot: Snapshot) -> Iterator[Finding]:
@@ -49,7 +45,7 @@ def _topic(each: Input, expected: Expected, snapshot: Snapshot) -> Finding:
             advice='correct `transport` or `type` in the parameter file, or choose another topic',
         )
     for publisher, (node, profile) in itertools.product(publishers, each.qos.items()):
-        if why := incompatible(publisher.qos, profile):
+        if why := qos.incompatible(publisher.qos, profile):
             return fail(
                 'topic',
                 each.subject,
@@ -84,32 +80,6 @@ def _candidates(wanted: str, expected: Expected, snapshot: Snapshot) -> str:
         return ''
     more = f' and {len(found) - NUM_CANDIDATES} more' if len(found) > NUM_CANDIDATES else ''
     return f'; of this type there are {", ".join(found[:NUM_CANDIDATES])}{more}'
-
-
-def incompatible(publisher: QoSProfile, subscription: QoSProfile) -> str:
-    """Return why a subscription cannot hear a publisher; empty if it can."""
-    result, reason = qos_check_compatible(_finite(publisher), _finite(subscription))
-    return reason.strip('; ') if result == QoSCompatibility.ERROR else ''
-
-
-def _finite(profile: QoSProfile) -> QoSProfile:
-    """Return the part of a profile that decides, with no duration where it is infinite.
-
-    The graph reports 'none' as infinite, our own profiles as unset; compared with each other, the
-    two would be incompatible.
-    """
-    return QoSProfile(
-        depth=1,
-        reliability=profile.reliability,
-        durability=profile.durability,
-        liveliness=profile.liveliness,
-        deadline=_duration(profile.deadline),
-        liveliness_lease_duration=_duration(profile.liveliness_lease_duration),
-    )
-
-
-def _duration(duration: Duration) -> Duration:
-    return Duration() if duration.nanoseconds >= _INFINITE else duration
 
 
 def check_rates(expected: Expected, snapshot: Snapshot) -> Iterator[Finding]:

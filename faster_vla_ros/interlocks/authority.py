@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from geometry_msgs.msg import Twist, TwistStamped
 from rclpy.node import Node
 
 from faster_vla_ros.dispatcher_parameters import DispatcherNodeConfig
@@ -52,8 +51,8 @@ class Authority:
             self._guarded = Guarded(
                 node,
                 topic=config['guard.topic'],
-                driving=_topics(node, config, (Twist, TwistStamped)),
-                commands=_topics(node, config),
+                driving=[node.resolve_topic_name(t) for t in config.driving],
+                commands=wire.publishers,
                 timeout=config['guard.timeout'],
             )
 
@@ -68,11 +67,8 @@ class Authority:
     def reason(self) -> str:
         """Why it is not for us to move the robot; empty if it is."""
         permit = self._permit.reason if self._permit is not None else ''
-        return permit or self._takeover.reason or self._twin.reason or self._unguarded
-
-    @property
-    def _unguarded(self) -> str:
-        return self._guarded.reason if self._guarded is not None else ''
+        guarded = self._guarded.reason if self._guarded is not None else ''
+        return permit or self._takeover.reason or self._twin.reason or guarded
 
     @property
     def taken_over_by(self) -> str:
@@ -96,6 +92,8 @@ class Authority:
 
     def why_not_enable(self) -> str:
         """Return why motion may not be enabled now; empty if it may."""
+        if self._guarded is not None and (why := self._guarded.problem):
+            return why
         if why := self.reason:
             return f'the robot is not ours to move: {why}'
         if missing := self._wire.without_server:
@@ -112,14 +110,3 @@ def _ways(node: Node, config: DispatcherNodeConfig) -> dict[str, Ways]:
         name: ways_in(output, node.resolve_topic_name(wired.topic or wired.action))
         for name, (output, wired) in config.outputs.items()
     }
-
-
-def _topics(
-    node: Node, config: DispatcherNodeConfig, types: tuple[type, ...] = ()
-) -> tuple[str, ...]:
-    """Return the topics of our commands, full names; of some types of messages or of all."""
-    return tuple(
-        node.resolve_topic_name(wired.topic)
-        for output, wired in config.outputs.values()
-        if wired.topic and (not types or output.message_type in types)
-    )

@@ -6,14 +6,18 @@ that is killed in that time would be followed by nobody's zeros.
 
 from __future__ import annotations
 
-from collections.abc import Collection
+from collections.abc import Collection, Mapping
+import math
 import time
 
 from rclpy.node import Node
 
 from faster_vla_msgs.msg import GuardState
 from faster_vla_ros import qos
-from faster_vla_ros.endpoint_ids import publisher_ids, subscription_ids
+from faster_vla_ros.endpoint_ids import endpoint_id
+
+# How what it says begins, while the two may still have to find each other.
+UNMET = 'the guard'
 
 
 class Guarded:
@@ -25,7 +29,7 @@ class Guarded:
         *,
         topic: str,
         driving: Collection[str],
-        commands: Collection[str],
+        commands: Mapping[str, frozenset[str]],
         timeout: float,
     ) -> None:
         """Subscribe to the guard's state.
@@ -33,44 +37,56 @@ class Guarded:
         Args:
             node: the dispatcher.
             topic: of the guard's state.
-            driving: full names of our topics of velocities, which it must watch.
-            commands: full names of all our topics; those it watches it must hear.
-            timeout: seconds after its last state until the guard counts as gone.
+            driving: our topics of velocities, which it must watch (full names).
+            commands: all our topics -> ids of our publishers there; those it watches it must hear.
+            timeout: seconds without a good word of it after which motion ends.
         """
         self._node, self._timeout = node, timeout
-        self._driving, self._commands = frozenset(driving), frozenset(commands)
+        self._driving, self._commands = frozenset(driving), commands
         self._topic = node.resolve_topic_name(topic)
         self._state: GuardState | None = None
-        self._heard = 0.0
-        self._deaf = ''
-        qos.subscription(node, GuardState, topic, self._take, qos.STATE)
+        self._heard = self._good = -math.inf
+        self._looked_at: GuardState | None = None
+        self._deaf = f'{UNMET} does not hear us yet'
+        # One: after a stall, those of before would pass for new ones.
+        qos.subscription(node, GuardState, topic, self._take, qos.CHUNK)
 
     def _take(self, message: GuardState) -> None:
         self._state, self._heard = message, time.perf_counter()
-        self.look()
 
     def look(self) -> None:
-        """Ask the graph whether our commands reach the guard."""
-        if self._state is not None:
-            self._deaf = self._missing(self._state)
+        """Ask the graph whether our commands reach the guard, if there is something new."""
+        state = self._state
+        if state is not None and (self._deaf or state is not self._looked_at):
+            self._looked_at = state
+            self._deaf = self._missing(state)
+            if not self._deaf:
+                self._good = self._heard
 
     def _missing(self, state: GuardState) -> str:
         """Return what the guard would not hear; empty if it hears all."""
         watched = set(state.topics)
-        for topic in sorted(self._driving | (self._commands & watched)):
+        for topic in sorted(self._driving | (self._commands.keys() & watched)):
             if topic not in watched:
-                return f'the guard does not watch {topic}'
-            if not publisher_ids(self._node, topic).own <= set(state.publishers):
-                return f'the guard does not hear us on {topic} yet'
-            if subscription_ids(self._node, topic).others.isdisjoint(state.subscriptions):
-                return f'{topic} does not reach the guard yet'
+                return f'{UNMET} does not watch {topic}'
+            own = self._commands[topic]
+            if not own or not own <= set(state.publishers):
+                return f'{UNMET} does not hear us on {topic} yet'
+            found = self._node.get_subscriptions_info_by_topic(topic)
+            if {endpoint_id(i) for i in found}.isdisjoint(state.subscriptions):
+                return f'{UNMET} is not reached on {topic} yet'
         return ''
 
     @property
-    def reason(self) -> str:
-        """Why nobody would stop what we move; empty if the guard would."""
+    def problem(self) -> str:
+        """Why motion may not begin now; empty if it may."""
         if self._state is None:
-            return f'no guard was heard on {self._topic} (guard.topic)'
-        if (age := time.perf_counter() - self._heard) > self._timeout:
-            return f'the guard was not heard for {age:.1f} s on {self._topic}'
+            return f'{UNMET} says nothing on {self._topic} (guard.topic)'
+        if time.perf_counter() - self._heard > self._timeout:
+            return f'{UNMET} was not heard for {self._timeout:g} s on {self._topic}'
         return self._deaf
+
+    @property
+    def reason(self) -> str:
+        """Why motion has to end: what is wrong has been so for the time-out; else empty."""
+        return self.problem if time.perf_counter() - self._good > self._timeout else ''

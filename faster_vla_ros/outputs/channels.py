@@ -15,6 +15,7 @@ from rclpy.node import Node
 from unique_identifier_msgs.msg import UUID
 
 from faster_vla_ros import qos
+from faster_vla_ros.endpoint_ids import identified
 
 # Seconds after which a gripper's goal that was rejected is tried again.
 RETRY = 0.5
@@ -26,11 +27,22 @@ NUM_OWN = 50
 
 
 class TopicChannel:
-    """Publishes."""
+    """Publishes.
+
+    Attributes:
+        topic: full name.
+        ids: of the publisher.
+    """
 
     def __init__(self, node: Node, message_type: type, topic: str) -> None:
         """Create the publisher."""
-        self._publisher = qos.publisher(node, message_type, topic, qos.COMMAND)
+        self.topic = node.resolve_topic_name(topic)
+        self._publisher, self.ids = identified(
+            node,
+            node.get_publishers_info_by_topic,
+            self.topic,
+            lambda: qos.publisher(node, message_type, topic, qos.COMMAND),
+        )
 
     def send(self, message: Any) -> None:
         """Publish a message."""

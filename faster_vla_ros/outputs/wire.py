@@ -52,6 +52,15 @@ class Wire:
         """Actions of components whose server is not there."""
         return tuple(self._configs[n].action for n, c in self._actions() if not c.has_server)
 
+    @property
+    def publishers(self) -> dict[str, frozenset[str]]:
+        """Topics (full names) -> ids of our publishers there."""
+        found: dict[str, frozenset[str]] = {}
+        for channel in self._channels.values():
+            if isinstance(channel, TopicChannel):
+                found[channel.topic] = found.get(channel.topic, frozenset()) | channel.ids
+        return found
+
     def is_own_goal(self, goal_id: bytes) -> bool:
         """Whether the goal of an action is one of ours."""
         return any(c.is_own(goal_id) for _, c in self._actions())

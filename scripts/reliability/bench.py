@@ -135,8 +135,8 @@ class Bench:
             fifo=fifo,
         )
 
-    def set_guard(self, wanted: bool) -> None:
-        """Start or end the guard, as the robot file has it; a dispatcher ends that was without."""
+    def set_guard(self, wanted: bool, fifo: int = 0) -> None:
+        """Start or end the guard, as the robot file has it; a dispatcher that knew better ends."""
         if wanted == ('guard' in self.processes):
             return
         if 'action_dispatcher' in self.processes:
@@ -144,7 +144,7 @@ class Bench:
         if not wanted:
             self.processes.end('guard')
             return
-        self.processes.start('guard', 'faster_vla_ros.guard', files=[ROBOT])
+        self.processes.start('guard', 'faster_vla_ros.guard', files=[ROBOT], fifo=fifo)
 
     def start_policy(self) -> None:
         """Start the source of chunks, or the policy node, which begins by itself."""

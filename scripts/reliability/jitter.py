@@ -53,8 +53,9 @@ def run(args: argparse.Namespace) -> dict[str, Any]:
     machine = reporting.machine()
     with Bench(args.domain, changes=LENIENT | {'dispatch_rate': args.rate}, rows=32) as bench:
         floor = bench.processes.folder / 'floor.json'
+        bench.set_guard(True, fifo=args.fifo)
         bench.start_dispatcher(fifo=args.fifo)
-        bench.drive()
+        bench.drive(guard=True)
         if not args.idle:
             bench.processes.start(
                 'busy',
