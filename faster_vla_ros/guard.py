@@ -131,6 +131,11 @@ class _Watch:
             if not qos.incompatible(info.qos_profile, ear.qos_profile)
         }
 
+    def listeners(self) -> set[str]:
+        """Return the ids of the subscriptions its zeros go to."""
+        found = self._node.get_subscriptions_info_by_topic(self.topic)
+        return {endpoint_id(info) for info in found} - self.ids
+
     @property
     def zeroing(self) -> bool:
         """Whether zeros are being sent."""
@@ -226,6 +231,7 @@ class Guard(Node):
             for watch in self._watches:
                 message.publishers += sorted(watch.senders())
                 message.subscriptions += sorted(watch.ids)
+                message.listeners += sorted(watch.listeners())
         except Exception as e:  # what is said of others must not end the zeros
             self.get_logger().error(f'whom it hears is not known: {e}', throttle_duration_sec=5.0)
         message.header.stamp = self.get_clock().now().to_msg()

@@ -73,6 +73,10 @@ class Publishing(ParametersOf):
         """No name is remapped."""
         return topic
 
+    def get_publishers_info_by_topic(self, topic: str) -> list[Any]:
+        """Nobody is on the wire."""
+        return []
+
     def create_publisher(self, kind: type, topic: str, profile: Any, **options: Any) -> Any:
         """Return what appends to the log."""
         return types.SimpleNamespace(publish=lambda message: self.log.append((topic, message)))

@@ -201,6 +201,7 @@ def test_it_says_what_it_watches_whom_it_hears_and_where_it_sends_zeros(make_rob
     assert said[-1].publishers == [i for name, i in publishers if name == 'base']
     subscriptions = ids(robot.node.get_subscriptions_info_by_topic)
     assert said[-1].subscriptions == [i for name, i in subscriptions if name == 'guard']
+    assert said[-1].listeners == [i for name, i in subscriptions if name == 'base']
 
 
 @pytest.mark.parametrize(
@@ -265,6 +266,8 @@ def killed_while_driving(start, make_rig, *, guarded):
     guard = start('faster_vla_ros.guard', GUARDING, 'guard') if guarded else None
     values = parameters(guard__topic=SAID if guarded else '')
     dispatcher = start('faster_vla_ros.action_dispatcher', values, 'action_dispatcher')
+    # That we know of the guard is not for the dispatcher to find out; we are the witness as well.
+    rig.until(lambda: rig.node.count_publishers(COMMANDS['base'][1]) == 1 + guarded, 'both')
     rig.drive(0.15)
     dispatcher.send_signal(signal.SIGKILL)
     killed = time.time_ns()

@@ -14,6 +14,7 @@ pytest.importorskip('rclpy')
 pytest.importorskip('faster_vla_msgs')
 
 from dispatcher_rig import COMMANDS, DOMAIN, parameters
+from geometry_msgs.msg import TwistStamped
 from project_files import ROOT
 
 from faster_vla_msgs.msg import GuardState
@@ -83,6 +84,24 @@ def test_the_guard_must_watch_hear_and_be_reached(make_rig):
     refused(rig, f'the guard does not watch {TOPICS[1]}')
     guard.say(topics=TOPICS)
     rig.drive()
+
+
+def test_the_zeros_must_reach_whoever_hears_us_before_anything_moves(make_rig):
+    rig = make_rig(**GUARDED)
+    rig.until(rig.connected)
+    rig.until(lambda: len(publishers(rig)) == len(subscriptions(rig)) == 2)
+    guard = Said(rig, topics=TOPICS, publishers=publishers(rig), subscriptions=subscriptions(rig))
+    driver = rig.node.create_subscription(TwistStamped, TOPICS[1], lambda _: None, 1)
+    words = f'the guard does not reach all who hear us on {TOPICS[1]} yet'
+    rig.until(lambda: rig.enable().message == words, words)
+    guard.say(listeners=subscriptions(rig))
+    rig.drive()
+    # Whoever comes later may only want to look on.
+    late = rig.node.create_subscription(TwistStamped, TOPICS[0], lambda _: None, 1)
+    _go_on(rig, 1.5)
+    assert rig.state.enabled
+    for each in (driver, late):
+        rig.node.destroy_subscription(each)
 
 
 def test_motion_that_enables_itself_waits_for_the_guard_too(make_rig):

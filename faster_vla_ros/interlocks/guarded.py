@@ -1,7 +1,8 @@
 """Nothing moves that the guard would not stop: it must say that it hears our velocity commands.
 
 Two processes that were just started may need seconds until the one hears the other. A dispatcher
-that is killed in that time would be followed by nobody's zeros.
+that is killed in that time would be followed by nobody's zeros, or by zeros that do not reach whom
+its commands had reached.
 """
 
 from __future__ import annotations
@@ -48,6 +49,7 @@ class Guarded:
         self._heard = self._good = -math.inf
         self._looked_at: GuardState | None = None
         self._deaf = f'{UNMET} does not hear us yet'
+        self._mute = ''
         # One: after a stall, those of before would pass for new ones.
         qos.subscription(node, GuardState, topic, self._take, qos.CHUNK)
 
@@ -60,6 +62,7 @@ class Guarded:
         if state is not None and (self._deaf or state is not self._looked_at):
             self._looked_at = state
             self._deaf = self._missing(state)
+            self._mute = '' if self._deaf else self._unreached(state)
             if not self._deaf:
                 self._good = self._heard
 
@@ -77,6 +80,15 @@ class Guarded:
                 return f'{UNMET} is not reached on {topic} yet'
         return ''
 
+    def _unreached(self, state: GuardState) -> str:
+        """Return where somebody hears us and not the guard; empty if it would stop all we move."""
+        known = {*state.listeners, *state.subscriptions}
+        for topic in sorted(self._commands.keys() & set(state.topics)):
+            found = self._node.get_subscriptions_info_by_topic(topic)
+            if not {endpoint_id(i) for i in found} <= known:
+                return f'{UNMET} does not reach all who hear us on {topic} yet'
+        return ''
+
     @property
     def problem(self) -> str:
         """Why motion may not begin now; empty if it may."""
@@ -84,9 +96,12 @@ class Guarded:
             return f'{UNMET} says nothing on {self._topic} (guard.topic)'
         if time.perf_counter() - self._heard > self._timeout:
             return f'{UNMET} was not heard for {self._timeout:g} s on {self._topic}'
-        return self._deaf
+        return self._deaf or self._mute
 
     @property
     def reason(self) -> str:
-        """Why motion has to end: what is wrong has been so for the time-out; else empty."""
+        """Why motion has to end: the guard is gone or deaf since the time-out; else empty.
+
+        A listener that it does not know is no reason: it may have come later, only to look on.
+        """
         return self.problem if time.perf_counter() - self._good > self._timeout else ''

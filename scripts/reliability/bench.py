@@ -17,12 +17,13 @@ from faster_core.embodiment import Embodiment
 from faster_core.execution.config import robot_file_parameters
 from faster_vla_msgs.msg import ActionChunk
 from faster_vla_ros.guard import PARAMETERS as GUARD_PARAMETERS
+from faster_vla_ros.interlocks.takeover import GUARD
 from scripts.reliability import faults
 from scripts.reliability.chunk_source import TOPIC as CHUNKS
 from scripts.reliability.observer import read_limits
 from scripts.reliability.processes import Processes, ROOT
 from scripts.reliability.robot import Robot
-from scripts.reliability.witness import Witness
+from scripts.reliability.witness import BASE_TOPIC, Witness
 
 ROBOT = ROOT / 'config' / 'robots' / 'r1_lite.yaml'
 EMBODIMENT = ROOT / 'config' / 'embodiments' / 'r1_lite.yaml'
@@ -255,6 +256,8 @@ class Bench:
         self.until(self.connected, 'discovery')
         # More: one that was killed is remembered for 20 s.
         self.until(lambda: self.node.count_publishers(CHUNKS) >= 2, 'the policy')
+        if guard:
+            self.until(self._guarded, 'the guard')
         self.set_in_motion()
         self.spin(float(self.rng.uniform(0.1, 0.4)))
 
@@ -281,3 +284,8 @@ class Bench:
         """Whether robot, operator and dispatcher have found each other."""
         heard = self.robot.connected and self.chunks.get_subscription_count()
         return self.witness.state is not None and bool(heard)
+
+    def _guarded(self) -> bool:
+        """Whether we know the guard, whose zeros we are to hear; that it knows us it says."""
+        found = self.node.get_publishers_info_by_topic(BASE_TOPIC)
+        return any(info.node_name == GUARD for info in found)
