@@ -45,6 +45,9 @@ LOOKS = 8
 LAST_DUTY = 3.0
 # Seconds between two states.
 STATE_PERIOD = 0.5
+# Seconds after which whoever we know knows us too, and gets our zeros: a message of discovery that
+# was lost is repeated every 3 s (Fast DDS, heartbeats of the endpoint discovery).
+SETTLED = 3.5
 _AXES = ('x', 'y', 'z')
 PARAMETERS = {
     'topics': Spec(type=tuple, item=str, help='of velocity commands'),
@@ -101,6 +104,7 @@ class _Watch:
         self._last: Any = None
         self._heard = 0.0
         self._since: float | None = None  # when zeros began
+        self._known: dict[str, float] = {}  # id of a subscription -> since when
         # Our own zeros must not pass for a command; reliable satisfies every subscriber.
         self._publisher = qos.publisher(node, kind.message, topic, qos.COMMAND)
         _, self.ids = identified(
@@ -132,9 +136,14 @@ class _Watch:
         }
 
     def listeners(self) -> set[str]:
-        """Return the ids of the subscriptions its zeros go to."""
+        """Return the ids of the subscriptions that its zeros reach for sure."""
         found = self._node.get_subscriptions_info_by_topic(self.topic)
-        return {endpoint_id(info) for info in found} - self.ids
+        now = time.perf_counter()
+        self._known = {
+            each: self._known.get(each, now)
+            for each in {endpoint_id(info) for info in found} - self.ids
+        }
+        return {each for each, since in self._known.items() if now - since >= SETTLED}
 
     @property
     def zeroing(self) -> bool:

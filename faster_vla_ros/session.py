@@ -31,8 +31,8 @@ from faster_vla_ros.interlocks.guarded import UNMET
 INSTRUCTION_TOPIC, POLICY_NODE = 'instruction', 'policy_node'
 LATCHED = QoSProfile(depth=1, durability=DurabilityPolicy.TRANSIENT_LOCAL)
 SERVICE_TIMEOUT = 10.0
-# Seconds in which dispatcher and guard have to meet; 3.5 were seen.
-MEETING_TIME = 5.0
+# Seconds in which dispatcher, guard and robot have to meet; `guard.SETTLED` is part of it.
+MEETING_TIME = 8.0
 # Domains 1..101 are safe on Linux; ours stay away from the low numbers people use.
 OWN_DOMAINS = range(30, 100)
 
