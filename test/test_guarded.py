@@ -16,6 +16,7 @@ pytest.importorskip('faster_vla_msgs')
 from dispatcher_rig import COMMANDS, DOMAIN, parameters
 from geometry_msgs.msg import TwistStamped
 from project_files import ROOT
+from rclpy.node import Node
 
 from faster_vla_msgs.msg import GuardState
 from faster_vla_ros.endpoint_ids import endpoint_id
@@ -44,14 +45,20 @@ class Said:
         self._rig.node.destroy_timer(self._timer)
 
 
-def publishers(rig):
+def publishers(rig, topics=TOPICS):
     """Return the ids of our dispatcher's: by name, those that were killed are among them."""
-    return [i for topic in TOPICS for i in rig.dispatcher._wire.publishers[topic]]
+    return [i for topic in topics for i in rig.dispatcher._wire.publishers[topic]]
 
 
 def subscriptions(rig):
     found = [rig.node.get_subscriptions_info_by_topic(t) for t in TOPICS]
     return [endpoint_id(i) for infos in found for i in infos if i.node_name == 'robot']
+
+
+def hearing(rig):
+    """Return what a guard says that hears our dispatcher and is reached, as its robot is."""
+    heard = subscriptions(rig)
+    return {'publishers': publishers(rig), 'subscriptions': [*heard], 'listeners': heard}
 
 
 def refused(rig, words):
@@ -77,7 +84,7 @@ def test_the_guard_must_watch_hear_and_be_reached(make_rig):
     refused(rig, f'the guard does not hear us on {TOPICS[0]} yet')
     guard.say(publishers=publishers(rig))
     refused(rig, f'the guard is not reached on {TOPICS[0]} yet')
-    guard.say(subscriptions=subscriptions(rig))
+    guard.say(subscriptions=subscriptions(rig), listeners=subscriptions(rig))
     refused(rig, f'the guard does not watch {TOPICS[1]}')
     guard.say(topics=TOPICS)
     rig.drive()
@@ -87,7 +94,7 @@ def test_the_zeros_must_reach_whoever_hears_us_before_anything_moves(make_rig):
     rig = make_rig(**GUARDED)
     rig.until(rig.connected)
     rig.until(lambda: len(subscriptions(rig)) == 2)
-    guard = Said(rig, topics=TOPICS, publishers=publishers(rig), subscriptions=subscriptions(rig))
+    guard = Said(rig, topics=TOPICS, **hearing(rig))
     driver = rig.node.create_subscription(TwistStamped, TOPICS[1], lambda _: None, 1)
     words = f'the guard does not reach all who hear us on {TOPICS[1]} yet'
     rig.until(lambda: rig.enable().message == words, words)
@@ -101,6 +108,24 @@ def test_the_zeros_must_reach_whoever_hears_us_before_anything_moves(make_rig):
         rig.node.destroy_subscription(each)
 
 
+def test_nothing_moves_whose_driver_is_not_there_yet(make_rig):
+    rig = make_rig(**GUARDED, torso__topic='/nobody_hears')
+    rig.until(lambda: rig.states)
+    rig.until(lambda: len(subscriptions(rig)) == 2)
+    topics = [TOPICS[0], '/nobody_hears']
+    said = hearing(rig) | {'publishers': publishers(rig, topics)}
+    # A guard listens, which moves nothing.
+    guard = Node('guard', context=rig.context, use_global_arguments=False)
+    ear = guard.create_subscription(TwistStamped, topics[1], lambda _: None, 1)
+    heard = guard.get_subscriptions_info_by_topic(topics[1])
+    said['subscriptions'] += [endpoint_id(i) for i in heard]
+    Said(rig, topics=topics, **said)
+    words = 'the guard reaches nobody on /nobody_hears yet, nor do we'
+    rig.until(lambda: rig.enable().message == words, words)
+    guard.destroy_subscription(ear)
+    guard.destroy_node()
+
+
 def test_motion_that_enables_itself_waits_for_the_guard_too(make_rig):
     rig = make_rig(**GUARDED, require_enable=False)
     rig.until(rig.connected)
@@ -109,7 +134,7 @@ def test_motion_that_enables_itself_waits_for_the_guard_too(make_rig):
     rig.until(lambda: 'the guard does not hear us' in rig.state.message)
     rig.spin(0.5)
     assert not any(state.enabled for state in rig.states)
-    guard.say(publishers=publishers(rig), subscriptions=subscriptions(rig))
+    guard.say(**hearing(rig))
     rig.until(lambda: rig.state.enabled)
 
 
@@ -121,8 +146,7 @@ def test_what_is_watched_beside_the_base_must_be_heard_too(make_rig):
     Said(
         rig,
         topics=[*TOPICS, arm, '/of_somebody_else'],
-        publishers=publishers(rig),
-        subscriptions=subscriptions(rig),
+        **hearing(rig),
     )
     refused(rig, f'the guard does not hear us on {arm} yet')
 
@@ -131,7 +155,7 @@ def test_a_guard_that_falls_silent_ends_the_motion_by_braking(make_rig):
     rig = make_rig(**GUARDED)
     rig.until(rig.connected)
     rig.until(lambda: len(subscriptions(rig)) == 2)
-    guard = Said(rig, topics=TOPICS, publishers=publishers(rig), subscriptions=subscriptions(rig))
+    guard = Said(rig, topics=TOPICS, **hearing(rig))
     rig.drive(0.15)
     guard.fall_silent()
     rig.move_until(lambda: not rig.state.enabled)
@@ -149,7 +173,7 @@ def test_a_guard_that_hears_us_no_longer_ends_the_motion_if_it_stays_so(make_rig
     rig.until(rig.connected)
     rig.until(lambda: len(subscriptions(rig)) == 2)
     heard = publishers(rig)
-    guard = Said(rig, topics=TOPICS, publishers=heard, subscriptions=subscriptions(rig))
+    guard = Said(rig, topics=TOPICS, **hearing(rig))
     rig.drive(0.15)
     guard.say(publishers=[])
     _go_on(rig, 0.5)

@@ -16,6 +16,7 @@ from rclpy.node import Node
 from faster_vla_msgs.msg import GuardState
 from faster_vla_ros import qos
 from faster_vla_ros.endpoint_ids import endpoint_id
+from faster_vla_ros.interlocks.takeover import GUARD
 
 # How what it says begins, while the two may still have to find each other.
 UNMET = 'the guard'
@@ -82,10 +83,14 @@ class Guarded:
 
     def _unreached(self, state: GuardState) -> str:
         """Return where somebody hears us and not the guard; empty if it would stop all we move."""
-        known = {*state.listeners, *state.subscriptions}
+        # By name: that of a guard that was killed is discovered for a while, and moves nothing.
+        guard = (self._node.get_namespace(), GUARD)
         for topic in sorted(self._commands.keys() & set(state.topics)):
             found = self._node.get_subscriptions_info_by_topic(topic)
-            if not {endpoint_id(i) for i in found} <= known:
+            others = {endpoint_id(i) for i in found if (i.node_namespace, i.node_name) != guard}
+            if not others:
+                return f'{UNMET} reaches nobody on {topic} yet, nor do we'
+            if not others <= set(state.listeners):
                 return f'{UNMET} does not reach all who hear us on {topic} yet'
         return ''
 
