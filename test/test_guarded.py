@@ -58,7 +58,7 @@ def subscriptions(rig):
 def hearing(rig):
     """Return what a guard says that hears our dispatcher and is reached, as its robot is."""
     heard = subscriptions(rig)
-    return {'publishers': publishers(rig), 'subscriptions': [*heard], 'listeners': heard}
+    return {'publishers': publishers(rig), 'subscriptions': heard, 'listeners': heard}
 
 
 def refused(rig, words):
@@ -113,13 +113,14 @@ def test_nothing_moves_whose_driver_is_not_there_yet(make_rig):
     rig.until(lambda: rig.states)
     rig.until(lambda: len(subscriptions(rig)) == 2)
     topics = [TOPICS[0], '/nobody_hears']
-    said = hearing(rig) | {'publishers': publishers(rig, topics)}
+    heard = subscriptions(rig)
+    said = {'publishers': publishers(rig, topics), 'listeners': heard}
     # A guard listens, which moves nothing.
     guard = Node('guard', context=rig.context, use_global_arguments=False)
     ear = guard.create_subscription(TwistStamped, topics[1], lambda _: None, 1)
-    heard = guard.get_subscriptions_info_by_topic(topics[1])
-    said['subscriptions'] += [endpoint_id(i) for i in heard]
-    Said(rig, topics=topics, **said)
+    ears = guard.get_subscriptions_info_by_topic(topics[1])
+    heard = [*heard, *(endpoint_id(i) for i in ears)]
+    Said(rig, topics=topics, subscriptions=heard, **said)
     words = 'the guard reaches nobody on /nobody_hears yet, nor do we'
     rig.until(lambda: rig.enable().message == words, words)
     guard.destroy_subscription(ear)
