@@ -3,7 +3,8 @@
 Recovery data (DART, Laskey et al. 2017): in a share of the episodes short bursts of noise are
 added to what the robot executes; the recorded action is what the expert wants in the disturbed
 state. In another share the robot first sets out on another task, so that a change of mind in
-mid-motion is nothing new to a policy.
+mid-motion is nothing new to a policy. And in another it first reaches beside the block and lifts
+the empty hand: a policy that never saw a grasp fail takes every closed hand for a full one.
 """
 
 from __future__ import annotations
@@ -39,6 +40,11 @@ class DemoConfig:
         burst_speed: joint speed (rad/s) of a burst, per joint uniform in ±.
         switched_share: share of episodes that begin, unrecorded, with another task.
         prelude_steps: fewest and most control steps of that other task.
+        missed_share: share of the remaining episodes with a block to be picked that begin,
+            unrecorded, with a grasp that misses.
+        miss_offset: the largest error (m) of such a grasp, forward, sideways and upward; never
+            downward, where the table is.
+        miss_steps: the most control steps of it after the fingers begin to close.
         image_size: square render size, pixels.
         jpeg_quality: images pass through JPEG as they do on the wire.
         max_steps: give an episode up after so many control steps.
@@ -52,6 +58,9 @@ class DemoConfig:
     burst_speed: float = 0.5
     switched_share: float = 0.2
     prelude_steps: tuple[int, int] = (8, 30)
+    missed_share: float = 0.0
+    miss_offset: tuple[float, float, float] = (0.05, 0.05, 0.07)
+    miss_steps: int = 30
     image_size: int = 96
     jpeg_quality: int = 90
     max_steps: int = 180
@@ -72,6 +81,7 @@ class DemoConfig:
         if unknown := set(self.episodes) - set(TASKS):
             raise ConfigError(f'unknown tasks {sorted(unknown)}; known: {", ".join(TASKS)}')
         object.__setattr__(self, 'prelude_steps', tuple(self.prelude_steps))
+        object.__setattr__(self, 'miss_offset', tuple(self.miss_offset))
         last = self.first_seed + sum(self.episodes.values())
         if self.first_seed < 0 or last > FIRST_RESERVED_SEED:
             raise ConfigError(
@@ -98,6 +108,11 @@ def record_episode(sim: R1LiteSim, seed: int, task: str, config: DemoConfig) -> 
     command = expert.initial_command()
     if rng.random() < config.switched_share:
         command = _set_out_on_another_task(sim, expert, command, rng, config)
+    elif sim.task.motion != 'drive':
+        # Draws of its own: without misses every episode is what it was before there were any.
+        slips = np.random.default_rng([seed, 2])
+        if slips.random() < config.missed_share:
+            command = _miss(sim, command, slips, config)
     frames: dict[str, list[np.ndarray]] = {c: [] for c in embodiment.cameras}
     states, actions, places, after = [], [], [], 0
     for t in range(config.max_steps):
@@ -144,6 +159,30 @@ def _set_out_on_another_task(
         sim.glide(command, following, sim.embodiment.step_period)
         command = following
     sim.ask(task)
+    return command
+
+
+def _miss(
+    sim: R1LiteSim, command: np.ndarray, rng: np.random.Generator, config: DemoConfig
+) -> np.ndarray:
+    """Reach for where the block is not, close, lift; stop somewhere on the way.
+
+    Returns the set-point [D] it ends with. The block may have been pushed, or held after all.
+    """
+    deluded = Expert(sim, rng.uniform([-1, -1, 0], 1) * config.miss_offset)
+    grippers = np.r_[
+        sim.embodiment.action_slices['left_gripper'], sim.embodiment.action_slices['right_gripper']
+    ]
+    after = int(rng.integers(config.miss_steps + 1))
+    closing = False
+    for _ in range(config.max_steps):
+        following = deluded.next_command(command)
+        closing |= bool((following[grippers] < command[grippers]).any())
+        if closing and after == 0:
+            break
+        after -= closing
+        sim.glide(command, following, sim.embodiment.step_period)
+        command = following
     return command
 
 

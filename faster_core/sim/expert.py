@@ -31,6 +31,8 @@ ALIGNED = 0.010
 # Further off its place before the table (m), the base drives back before a hand reaches out.
 BASE_PLACE = 0.06
 REALIGN = 0.025
+# A gripper no wider than this (m) has no block between its fingers.
+CLOSED = 0.035
 # The hand points down, its z axis (the camera's side) forward.
 HAND_DOWN = np.array([[0.0, 0.0, 1.0], [0.0, 1.0, 0.0], [-1.0, 0.0, 0.0]])
 
@@ -38,9 +40,15 @@ HAND_DOWN = np.array([[0.0, 0.0, 1.0], [0.0, 1.0, 0.0], [-1.0, 0.0, 0.0]])
 class Expert:
     """Feedback law for the task the simulator is set to."""
 
-    def __init__(self, sim: R1LiteSim) -> None:
-        """Bind to a simulator; no state of its own is kept between calls."""
-        self._sim = sim
+    def __init__(self, sim: R1LiteSim, delusion: np.ndarray | None = None) -> None:
+        """Bind to a simulator; no state of its own is kept between calls.
+
+        Args:
+            sim: whose state is looked at.
+            delusion: [3] m, so far off its place the block is believed to be; a closed hand is
+                then believed to hold it. Such an expert misses, and lifts nothing.
+        """
+        self._sim, self._delusion = sim, delusion
         self._scratch = mujoco.MjData(sim.model)
         self._slices = sim.embodiment.action_slices
         self._dt = sim.embodiment.step_period
@@ -98,6 +106,8 @@ class Expert:
         """Reach, grasp and lift; returns how far the torso should rise."""
         sim = self._sim
         block = sim.data.body(sim.task.target).xpos
+        if self._delusion is not None:
+            block = block + self._delusion
         base, _ = sim.feedback('base')
         to_base = _yaw_matrix(base[2])
         side = 'left' if (to_base.T @ (block[:2] - base[:2]))[1] > 0 else 'right'
@@ -108,14 +118,15 @@ class Expert:
         rest_z = scene.TABLE_TOP + scene.BLOCK_HALF[2] - GRASP_BELOW_CENTRE
         width = sim.feedback(f'{side}_gripper')[0][0]
         aim, speed, grip, rise = np.append(block[:2], grasp_z), HAND_SPEED, 1.0, 0.0
-        if self._holds(side) and width < 0.06:
+        deluded = self._delusion is not None and width < CLOSED
+        if deluded or (self._holds(side) and width < 0.06):
             grip = -1.0
             lifted = block[2] - scene.TABLE_TOP - scene.BLOCK_HALF[2]
             done_rising = torso_pose(sim.feedback('torso')[0])[1] - torso_pose(scene.TORSO_HOME)[1]
             aim = np.append(hand[:2], rest_z + LIFT + max(done_rising, 0.0))
             if raise_high and lifted > LIFT - 0.025:
                 rise = RAISE
-        elif width < 0.035:  # closed on nothing
+        elif width < CLOSED:  # on nothing
             aim[2] = grasp_z + HOVER
         elif off < 0.015 and hand[2] < grasp_z + 0.012:
             grip = -1.0
