@@ -177,7 +177,8 @@ class ActionDispatcher(Node):
         Args:
             elsewhere: who moves the robot instead of us, if that was asked before.
         """
-        self._last_tick = time.perf_counter()
+        before, self._last_tick = self._last_tick, time.perf_counter()
+        silence = 0.0 if before is None else self._last_tick - before
         if self._estop is not None and (reason := self._estop.take_press()):
             self.dispatcher.stop(self._now(), reason)
         elsewhere = self._authority.reason if elsewhere is None else elsewhere
@@ -187,7 +188,7 @@ class ActionDispatcher(Node):
             self.dispatcher.disarm(elsewhere, self._now())
         # One reading: the stamp of a command is the time it was computed for.
         moment = self.get_clock().now()
-        tick = self.dispatcher.tick(moment.nanoseconds * 1e-9)
+        tick = self.dispatcher.tick(moment.nanoseconds * 1e-9, silence)
         stamp = moment.to_msg()
         if self._at_enable is not None:
             self._at_enable.update(tick.state.enabled)

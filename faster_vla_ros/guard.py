@@ -41,6 +41,8 @@ from faster_vla_ros.parameters import Spec
 
 # Looks per timeout: how late the first zero may come at most is timeout x (1 + 1 / this).
 LOOKS = 8
+# Looks that it leaves out after it stood still for a time-out itself.
+PATIENCE = 2
 # Seconds it stays at most once it was asked to end; launch and supervisor have more patience.
 LAST_DUTY = 3.0
 # Seconds between two states.
@@ -203,6 +205,7 @@ class Guard(Node):
         qos.refuse_unused_overrides(self)
         parameters.refuse_changes(self)
         self._timeout, self._duration = values['timeout'], values['duration']
+        self._looked, self._patient_until, self._patient = time.perf_counter(), 0.0, False
         # Steady: simulated time that stands still is no reason to sleep.
         steady = Clock(clock_type=ClockType.STEADY_TIME)
         self.create_timer(self._timeout / LOOKS, self._look, clock=steady)
@@ -227,6 +230,18 @@ class Guard(Node):
             self._look()
 
     def _look(self) -> None:
+        """Send the zeros that are due.
+
+        If it stood still itself for the time-out, as on a machine that stopped for a moment, it
+        first hears what waits, and whoever stood still with it may speak.
+        """
+        before, self._looked = self._looked, time.perf_counter()
+        # Not twice in a row: it may be so slow that every look is late.
+        if not self._patient and self._looked - before > self._timeout:
+            self._patient_until = self._looked + PATIENCE / LOOKS * self._timeout
+        self._patient = self._looked < self._patient_until
+        if self._patient:
+            return
         for watch in self._watches:
             watch.look(self._timeout, self._duration)
 

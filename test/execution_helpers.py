@@ -95,11 +95,11 @@ class Rig:
             for name, values in self.measured.items():
                 self.dispatcher.on_feedback(name, values, self.now)
 
-    def tick(self, dt=TICK):
+    def tick(self, dt=TICK, silence=0.0):
         """Let `dt` seconds pass, report feedback, tick; the robot follows its commands."""
         self.now += dt
         self.feed()
-        tick = self.dispatcher.tick(self.now)
+        tick = self.dispatcher.tick(self.now, silence)
         for name in self.measured:
             if tick.commands[name] is not None:
                 self.measured[name] = tick.commands[name]

@@ -138,6 +138,44 @@ def test_change_of_mind_is_recorded_from_the_moment_of_the_new_instruction(sim):
     assert np.abs(episode.action - answers).max() < 1e-6
 
 
+# Its grasp closes high above the block.
+MISSING_SEED = 4
+
+
+def test_miss_is_recorded_from_an_empty_hand_and_mended(sim):
+    config = _config(noisy_share=0.0, missed_share=1.0)
+    episode, executed = _record(sim, MISSING_SEED, 'pick_red', config)
+    prelude = len(executed) - episode.num_steps
+    gripper = sim.embodiment.action_slices['right_gripper'].start
+    strokes = np.array([target[gripper] for _, target in executed])
+    assert strokes[prelude - 1] < 0.03  # closed, and nothing is held: it opens
+    assert episode.action[0, gripper] > strokes[prelude - 1]
+    assert strokes[prelude:].max() > 0.08  # before it grasps
+    answers = _answers(sim, MISSING_SEED, 'pick_red', executed)[prelude:]
+    assert np.abs(episode.action - answers).max() < 1e-6
+
+
+def test_misses_end_in_every_phase_of_the_grasp(sim):
+    config = _config(noisy_share=0.0, missed_share=1.0, settle_steps=0)
+    columns = [sim.embodiment.action_slices[f'{s}_gripper'].start for s in ('left', 'right')]
+    strokes = []
+    for seed in (0, 2, 17):
+        episode, executed = _record(sim, seed, 'pick_red', config)
+        prelude = len(executed) - episode.num_steps
+        strokes.append(executed[prelude - 1][1][columns].min())
+    assert strokes[0] < 0.01 < 0.03 < strokes[1] < 0.06 < 0.08 < strokes[2]
+
+
+def test_share_of_misses_leaves_the_other_episodes_as_they_were(sim):
+    without, _ = _record(sim, 0, 'drive_purple', _config(noisy_share=0.0))
+    drives, _ = _record(sim, 0, 'drive_purple', _config(noisy_share=0.0, missed_share=1.0))
+    assert np.array_equal(drives.action, without.action)
+    changed = {'noisy_share': 1.0, 'switched_share': 1.0}
+    without, _ = _record(sim, 3, 'pick_blue', _config(**changed))
+    minds, _ = _record(sim, 3, 'pick_blue', _config(**changed, missed_share=1.0))
+    assert np.array_equal(minds.action, without.action)
+
+
 def test_jpeg_keeps_colours_in_their_channels():
     image = np.zeros((32, 32, 3), dtype=np.uint8)
     image[..., 0] = 220

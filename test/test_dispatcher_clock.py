@@ -27,6 +27,52 @@ def test_a_late_tick_moves_the_set_point_by_at_most_three_nominal_periods(gap):
     assert 0 < after['base'][0] - before['base'][0] <= 1.0 * 3 * TICK + 1e-9
 
 
+@pytest.mark.parametrize('jerk', [None, 50.0])
+@pytest.mark.parametrize('gap', [0.1, 0.3, 0.6])
+def test_after_a_silence_speeds_have_braked_all_the_while_and_begin_from_there(gap, jerk):
+    if jerk:
+        pytest.importorskip('ruckig')
+    rig = Rig(**({'base__max_jerk': [jerk, jerk]} if jerk else {}))
+    rig.drive(0.5)
+    before = rig.drive(0.1).commands['base'][0]
+    assert before == pytest.approx(0.4)
+    tick = rig.tick(gap, silence=gap)
+    after = tick.commands['base'][0]
+    if jerk:
+        assert 0 <= after < before - 0.05
+    else:  # a guard's zero may have come meanwhile
+        assert after == pytest.approx(max(0.0, before - 1.0 * gap))
+    assert (tick.state.action, tick.state.components) == (Action.LIMIT, ('base',))
+    following = column(rig.run(0.08), 'base')
+    assert np.abs(np.diff([after, *following])).max() <= 1.0 * TICK + 1e-9
+    assert following[-1] > after
+
+
+def test_after_a_silence_positions_go_on_as_after_any_late_tick():
+    places = []
+    for silence in (0.0, 0.2):
+        rig = Rig()
+        rig.drive(0.3, arm_speed=0.4)
+        places.append(column([rig.tick(0.2, silence=silence), *rig.run(0.2)], 'arm'))
+    assert np.array_equal(*places)
+
+
+def test_a_clock_that_jumps_is_no_silence():
+    rig = Rig()
+    rig.drive(0.5)
+    before = rig.drive(0.1).commands['base'][0]
+    for gap in (0.1, 0.3):
+        assert rig.tick(gap, silence=TICK).commands['base'][0] == pytest.approx(before)
+
+
+def test_a_silence_beyond_the_plan_ends_at_rest():
+    rig = Rig()
+    rig.drive()
+    tick = rig.tick(20.0, silence=20.0)
+    assert tick.state.action is Action.HOLD
+    assert tick.commands['base'][0] == 0.0
+
+
 def test_after_a_late_tick_the_plan_is_caught_up_with_and_not_retimed():
     rig = Rig(arm__max_acceleration=[40.0, 40.0])
     arm = np.zeros((8, 2))

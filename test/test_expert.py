@@ -151,6 +151,21 @@ def test_expert_is_a_function_of_the_world_and_changes_nothing_in_it(sim, task):
         command = following
 
 
+def test_deluded_expert_lifts_an_empty_hand(sim):
+    sim.reset(2, 'pick_red')
+    deluded = Expert(sim, np.array([0.0, 0.0, 0.06]))
+    command = deluded.initial_command()
+    block = sim.data.body('red_block').xpos.copy()
+    for _ in range(75):
+        following = deluded.next_command(command)
+        sim.glide(command, following, sim.embodiment.step_period)
+        command = following
+    side = 'left' if sim.feedback('left_gripper')[0][0] < 0.05 else 'right'
+    assert sim.feedback(f'{side}_gripper')[0][0] < 0.01
+    assert sim.data.site(f'{side}_tcp').xpos[2] > block[2] + 0.09
+    assert np.abs(sim.data.body('red_block').xpos - block).max() < 0.01
+
+
 def test_first_command_keeps_the_robot_where_it_is(sim):
     sim.reset(6, 'pick_red')
     command = Expert(sim).initial_command()

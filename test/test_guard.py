@@ -29,7 +29,7 @@ import yaml
 from faster_core.errors import ConfigError
 from faster_vla_msgs.msg import GuardState
 from faster_vla_ros.graph import r1lite_wbc
-from faster_vla_ros.guard import Guard, LAST_DUTY, SETTLED
+from faster_vla_ros.guard import Guard, LAST_DUTY, LOOKS, SETTLED
 from faster_vla_ros.supervisor import Supervisor
 
 pytestmark = pytest.mark.ros
@@ -161,6 +161,46 @@ def test_commands_that_come_back_are_let_through_and_watched_again(make_robot):
     robot.command(stamped(), 0.3)
     assert robot.heard[-1].twist.linear.x == 0.2
     robot.spin(0.3)
+    assert robot.heard[-1].twist.linear.x == 0.0
+
+
+def test_after_it_stood_still_it_hears_what_waits_before_it_speaks(make_robot):
+    robot = make_robot()
+    robot.command(stamped(), 0.2)
+    talking = threading.Event()
+
+    def talk():
+        while not talking.wait(0.02):
+            robot.commands.publish(stamped())
+
+    talker = threading.Thread(target=talk)
+    talker.start()
+    try:
+        time.sleep(3 * TIMEOUT)
+        robot.spin(3 * TIMEOUT)
+    finally:
+        talking.set()
+        talker.join()
+    assert len(robot.heard) > 20
+    assert all(m.twist.linear.x == 0.2 for m in robot.heard)
+
+
+def test_after_it_stood_still_the_one_who_fell_silent_is_followed_by_zeros(make_robot):
+    robot = make_robot()
+    robot.command(stamped(), 0.2)
+    time.sleep(3 * TIMEOUT)
+    robot.spin(TIMEOUT * 5 / LOOKS)  # the looks it leaves out, and one for the way
+    assert robot.heard[-1].twist.linear.x == 0.0
+
+
+def test_a_guard_whose_every_look_is_late_sends_zeros_all_the_same(make_robot):
+    robot = make_robot()
+    robot.command(stamped(), 0.2)
+    for _ in range(4):
+        time.sleep(1.5 * TIMEOUT)
+        robot.executor.spin_once(timeout_sec=0.0)
+        robot.guard._look()
+    robot.spin(0.05)
     assert robot.heard[-1].twist.linear.x == 0.0
 
 

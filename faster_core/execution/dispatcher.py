@@ -271,8 +271,15 @@ class Dispatcher:
 
     # --- what goes out ------------------------------------------------------------------------
 
-    def tick(self, now: float) -> Tick:
-        """Return the commands for `now` and why they are what they are."""
+    def tick(self, now: float, silence: float = 0.0) -> Tick:
+        """Return the commands for `now` and why they are what they are.
+
+        Args:
+            now: seconds of the clock that chunks are stamped with.
+            silence: seconds of real time since the last tick. After more than three periods
+                whoever watches may have brought to rest what moves by speed (the guard, a
+                driver's time-out): such speeds brake over all of that time before they go on.
+        """
         self._advance(now)
         stale = self._feedback.stale(self._now)
         self._continuity.lost(self._feedback.lost(self._now))
@@ -280,7 +287,8 @@ class Dispatcher:
             self.enable(True, now)
         if self._enabled and stale:
             self._latch(FEEDBACK_STALE, stale)
-        action, components, message = self._move()
+        late = silence > MAX_TICK_PERIODS / self._config.dispatch_rate
+        action, components, message = self._move(silence if late else 0.0)
         self._last_tick = self._now
         plan = self._plan
         commands = {c.name: self._command(c.name) for c in self._embodiment.action}
@@ -309,7 +317,7 @@ class Dispatcher:
             ),
         )
 
-    def _move(self) -> tuple[Action, tuple[str, ...], str]:
+    def _move(self, silence: float) -> tuple[Action, tuple[str, ...], str]:
         """Move the set-points by one tick; returns action, components at fault and message."""
         nominal = 1.0 / self._config.dispatch_rate
         passed = nominal if self._last_tick is None else self._now - self._last_tick
@@ -323,7 +331,7 @@ class Dispatcher:
                 return Action.FOLLOW, (), ''
             before, target = self._plan.sample(self._now - dt), self._plan.sample(self._now)
             late = (self._plan.sample(self._now - passed), passed) if passed > dt else None
-            limited = self._motion.follow(before, target, dt, late=late)
+            limited = self._motion.follow(before, target, dt, late=late, silence=silence)
             if limited:
                 return Action.LIMIT, limited, f'limits reached: {", ".join(limited)}'
             return Action.FOLLOW, (), ''
@@ -335,7 +343,7 @@ class Dispatcher:
             # Before braking: what comes to rest now must still be told so, however late the tick.
             self._moved_at |= {n: self._now for n in names if not self._motion.at_rest(n)}
             # A clock that stands still must not keep the base moving: brake by the tick.
-            self._motion.settle(dt if dt > 0 else nominal, passed)
+            self._motion.settle(dt if dt > 0 else nominal, passed, silence)
         if self._stop_reason:
             return Action.STOP, self._stop_components or names, self._stop_reason
         if not active:

@@ -96,6 +96,7 @@ class Motion:
         dt: float,
         *,
         late: tuple[np.ndarray, float] | None = None,
+        silence: float = 0.0,
     ) -> tuple[str, ...]:
         """Move towards a target [D] that was `before` [D] one tick of `dt` seconds ago.
 
@@ -104,6 +105,8 @@ class Motion:
             target: the target now.
             dt: seconds to move for.
             late: if more time has passed since the last tick, the target then, and the seconds.
+            silence: seconds after which speeds are no longer followed but brake, over all of
+                them; 0: none.
 
         Returns:
             Components that a limit kept from the target.
@@ -111,7 +114,10 @@ class Motion:
         limited = []
         for name, limiter in self._limiters.items():
             at = self._slices[name]
-            if late is not None and name in self._sampled:
+            if silence and isinstance(limiter, VelocityLimiter):
+                limiter.settle(silence)
+                held = True
+            elif late is not None and name in self._sampled:
                 start, passed = late
                 held = limiter.step(start[at], target[at], passed, share=dt / passed)
             else:
@@ -120,15 +126,17 @@ class Motion:
                 limited.append(name)
         return tuple(limited)
 
-    def settle(self, dt: float, passed: float = 0.0) -> None:
+    def settle(self, dt: float, passed: float = 0.0, silence: float = 0.0) -> None:
         """Brake for one tick of `dt` seconds and stay there: never back to an earlier place.
 
         Args:
             dt: seconds to brake for.
             passed: seconds since the last tick, if these are more.
+            silence: seconds for which speeds brake instead; 0: as long as everything else.
         """
         for name, limiter in self._limiters.items():
-            limiter.settle(dt)
+            speeds = isinstance(limiter, VelocityLimiter)
+            limiter.settle(silence if silence and speeds else dt)
             if passed > dt and name in self._sampled:
                 limiter.slow(passed / dt)
 
