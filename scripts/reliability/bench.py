@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 import signal
 import time
 from typing import Any
@@ -235,6 +235,22 @@ class Bench:
         """Stop by service."""
         self.call('stop', Trigger.Request())
         self.until(lambda: not self.witness.state.enabled, 'the stop')
+
+    def stand_still(self, names: Sequence[str], seconds: float) -> None:
+        """Let time pass in which these and the robot stop for a moment, again and again.
+
+        As on a computer that does: they wake in any order, and what was sent waits for all.
+        """
+        end = time.monotonic() + seconds
+        while time.monotonic() < end:
+            self.spin(1.0)
+            processes = [self.processes[name] for name in names]
+            for process in processes:
+                process.send_signal(signal.SIGSTOP)
+            time.sleep(self.rng.uniform(0.1, 0.25))
+            for i in self.rng.permutation(len(processes)):
+                processes[i].send_signal(signal.SIGCONT)
+        self.spin(1.0)
 
     def disable(self) -> None:
         """Disable by service."""

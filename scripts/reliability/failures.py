@@ -4,9 +4,9 @@
 
 Each repetition starts from full motion of every component. The time counts from the row's trigger
 to the first safe command (safety.py) in the observer's DDS; the total counts from the fault. All
-commands of all rows are held against the limits of the robot file beside that. Two rows have no
-such moment: with 30 % of the chunks lost, and with every two chunks in wrong order, the robot has
-to go on or hold.
+commands of all rows are held against the limits of the robot file beside that. Three rows have no
+such moment: with 30 % of the chunks lost, with every two chunks in wrong order, and on a machine
+that stands still for a moment again and again, the robot has to go on or hold.
 """
 
 from __future__ import annotations
@@ -38,7 +38,12 @@ from scripts.reliability.rows import (
 from scripts.reliability.witness import FOLLOWING
 
 DOMAIN = 57
-GOES_ON = {'30 % of the chunks lost': 'loss 0.3', 'every two chunks swapped': 'reorder'}
+STANDS_STILL = 'dispatcher and guard stand still for 0.1 to 0.25 s, every 1 s'
+GOES_ON = {
+    '30 % of the chunks lost': 'loss 0.3',
+    'every two chunks swapped': 'reorder',
+    STANDS_STILL: '',
+}
 
 
 def measure_row(bench: Bench, row: Row, repetitions: int) -> dict[str, Any]:
@@ -81,14 +86,17 @@ def measure_without_guard(bench: Bench) -> dict[str, Any]:
 
 
 def goes_on(bench: Bench, name: str, seconds: float) -> dict[str, Any]:
-    """Let chunks be lost or swapped for a while; returns how much of it the robot moved."""
-    witness = bench.witness
-    bench.drive()
+    """Go on for a while with a fault of `GOES_ON`; returns how much of it the robot moved."""
+    witness, still = bench.witness, name == STANDS_STILL
+    bench.drive(guard=still)
     witness.forget()
     checked, violated = witness.num_judged, len(witness.violations)
     bench.fault(GOES_ON[name])
     start = time.time_ns()
-    bench.spin(seconds)
+    if still:
+        bench.stand_still(('action_dispatcher', 'guard'), seconds)
+    else:
+        bench.spin(seconds)
     end = time.time_ns()
     states = [(max(t, start), s.action) for t, s in witness.states]
     known = [*states, (end, None)]
@@ -112,6 +120,8 @@ def goes_on(bench: Bench, name: str, seconds: float) -> dict[str, Any]:
     bench.fault('')
     witness.forget()
     unsafe = witness.violations[violated:]
+    if still:
+        bench.set_guard(False)
     return result | {
         'commands_checked': witness.num_judged - checked,
         'limit_violations': unsafe[:5],
