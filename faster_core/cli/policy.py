@@ -10,7 +10,7 @@ def add_parser(subparsers: argparse._SubParsersAction) -> None:
     commands = policy.add_subparsers(dest='policy_command', required=True)
     train = commands.add_parser('train', help='train FASTerVLA on a folder of demonstrations')
     train.add_argument('config', help='YAML file, e.g. config/train/r1_lite_policy.yaml')
-    train.add_argument('--demos', required=True, help='folder of episodes')
+    train.add_argument('--demos', required=True, nargs='+', help='folders of episodes')
     train.add_argument('--tokenizer', required=True, help='folder of the trained tokenizer')
     train.add_argument('--out', required=True, help='run folder; a second run resumes')
     train.add_argument('--json', action='store_true', help='one JSON object as the last line')

@@ -6,6 +6,7 @@ same pages; the rest is small.
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 import dataclasses
 import hashlib
 import json
@@ -70,8 +71,17 @@ class Samples:
         return len(self.state)
 
 
+Folders = str | pathlib.Path | Sequence[str | pathlib.Path]
+
+
+def folders_of(demos: Folders) -> tuple[str, ...]:
+    """Return the folders of one or several."""
+    several = [demos] if isinstance(demos, str | pathlib.Path) else demos
+    return tuple(str(folder) for folder in several)
+
+
 def build_cache(
-    demos: str | pathlib.Path,
+    demos: Folders,
     folder: str | pathlib.Path,
     embodiment: Embodiment,
     tokenizer: ActionTokenizer,
@@ -81,7 +91,7 @@ def build_cache(
     """Write the arrays of `Samples` below `folder`, unless a complete cache is there.
 
     Args:
-        demos: folder of episodes.
+        demos: folder of episodes, or several.
         folder: of the cache.
         embodiment: of the episodes.
         tokenizer: gives action tokens, reference and statistics.
@@ -94,7 +104,8 @@ def build_cache(
             cache was made from something else.
     """
     folder = pathlib.Path(folder)
-    paths = sorted(pathlib.Path(demos).glob('*.npz'))
+    demos = folders_of(demos)
+    paths = [path for each in demos for path in sorted(pathlib.Path(each).glob('*.npz'))]
     complete = (folder / 'texts.json').exists()
     if complete and not (folder / MADE_FROM).exists():
         return
@@ -108,7 +119,7 @@ def build_cache(
         _check_made_from(folder, made_from)
         return
     if not paths:
-        raise ConfigError(f'no episodes (*.npz) in {demos}')
+        raise ConfigError(f'no episodes (*.npz) in {", ".join(demos)}')
     folder.mkdir(parents=True, exist_ok=True)
     lengths = [_length(p) for p in paths]
     shape = (sum(lengths), len(embodiment.cameras), image_size, image_size, 3)

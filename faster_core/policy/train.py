@@ -27,7 +27,7 @@ from faster_core.errors import ConfigError
 from faster_core.policy import checkpoint, held_out
 from faster_core.policy.auxiliary import Auxiliary
 from faster_core.policy.batches import Batches, joint_generator
-from faster_core.policy.dataset import build_cache, open_cache, Samples
+from faster_core.policy.dataset import build_cache, Folders, folders_of, open_cache, Samples
 from faster_core.policy.loader import Prefetched, StepBatches
 from faster_core.policy.stages import check_patterns
 from faster_core.policy.train_config import PolicyTrainConfig, StageConfig
@@ -59,7 +59,7 @@ _PATIENCE = datetime.timedelta(hours=6)
 @dataclasses.dataclass(frozen=True, kw_only=True)
 class _Job:
     config: PolicyTrainConfig
-    demos: str
+    demos: tuple[str, ...]
     tokenizer: str
     out: str
     metadata: dict[str, Any]
@@ -67,7 +67,7 @@ class _Job:
 
 def train(
     config: PolicyTrainConfig,
-    demos: str | pathlib.Path,
+    demos: Folders,
     tokenizer: str | pathlib.Path,
     out: str | pathlib.Path,
     metadata: dict[str, Any] | None = None,
@@ -76,7 +76,7 @@ def train(
 
     Args:
         config: what and how.
-        demos: folder of episodes.
+        demos: folder of episodes, or several.
         tokenizer: folder of a tokenizer of any kind, or its run folder.
         out: run folder; all processes must see the same one.
         metadata: stands in the checkpoint's metadata.json under 'train'.
@@ -91,7 +91,7 @@ def train(
     """
     job = _Job(
         config=config,
-        demos=str(demos),
+        demos=folders_of(demos),
         tokenizer=str(tokenizer),
         out=str(out),
         metadata=metadata or {},

@@ -4,7 +4,9 @@ Recovery data (DART, Laskey et al. 2017): in a share of the episodes short burst
 added to what the robot executes; the recorded action is what the expert wants in the disturbed
 state. In another share the robot first sets out on another task, so that a change of mind in
 mid-motion is nothing new to a policy. And in another it first reaches beside the block and lifts
-the empty hand: a policy that never saw a grasp fail takes every closed hand for a full one.
+the empty hand: a policy that never saw a grasp fail takes every closed hand for a full one. Or it
+first drives to the other post: a policy that never saw its base drive the wrong way believes what
+its speed says and not what it sees.
 """
 
 from __future__ import annotations
@@ -45,6 +47,8 @@ class DemoConfig:
         miss_offset: the largest error (m) of such a grasp, forward, sideways and upward; never
             downward, where the table is.
         miss_steps: the most control steps of it after the fingers begin to close.
+        strayed_share: share of the remaining episodes to a post that begin, unrecorded, with
+            driving to the other one, for up to the most `prelude_steps`.
         image_size: square render size, pixels.
         jpeg_quality: images pass through JPEG as they do on the wire.
         max_steps: give an episode up after so many control steps.
@@ -61,6 +65,7 @@ class DemoConfig:
     missed_share: float = 0.0
     miss_offset: tuple[float, float, float] = (0.05, 0.05, 0.07)
     miss_steps: int = 30
+    strayed_share: float = 0.0
     image_size: int = 96
     jpeg_quality: int = 90
     max_steps: int = 180
@@ -108,11 +113,13 @@ def record_episode(sim: R1LiteSim, seed: int, task: str, config: DemoConfig) -> 
     command = expert.initial_command()
     if rng.random() < config.switched_share:
         command = _set_out_on_another_task(sim, expert, command, rng, config)
-    elif sim.task.motion != 'drive':
-        # Draws of its own: without misses every episode is what it was before there were any.
-        slips = np.random.default_rng([seed, 2])
-        if slips.random() < config.missed_share:
-            command = _miss(sim, command, slips, config)
+    else:
+        # Draws of its own: without blunders every episode is what it was before there were any.
+        blunders = np.random.default_rng([seed, 2])
+        drives = sim.task.motion == 'drive'
+        if blunders.random() < (config.strayed_share if drives else config.missed_share):
+            blunder = _stray if drives else _miss
+            command = blunder(sim, command, blunders, config)
     frames: dict[str, list[np.ndarray]] = {c: [] for c in embodiment.cameras}
     states, actions, places, after = [], [], [], 0
     for t in range(config.max_steps):
@@ -183,6 +190,21 @@ def _miss(
         after -= closing
         sim.glide(command, following, sim.embodiment.step_period)
         command = following
+    return command
+
+
+def _stray(
+    sim: R1LiteSim, command: np.ndarray, rng: np.random.Generator, config: DemoConfig
+) -> np.ndarray:
+    """Drive to the other post for a while; returns the set-point [D] it ends with."""
+    task = sim.task
+    sim.ask(next(t.name for t in TASKS.values() if t.motion == 'drive' and t != task))
+    wrong = Expert(sim)
+    for _ in range(int(rng.integers(1, config.prelude_steps[1] + 1))):
+        following = wrong.next_command(command)
+        sim.glide(command, following, sim.embodiment.step_period)
+        command = following
+    sim.ask(task.name)
     return command
 
 
