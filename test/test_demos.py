@@ -166,6 +166,27 @@ def test_misses_end_in_every_phase_of_the_grasp(sim):
     assert strokes[0] < 0.01 < 0.03 < strokes[1] < 0.06 < 0.08 < strokes[2]
 
 
+def test_robot_that_strayed_is_recorded_as_it_turns_round(sim):
+    config = _config(noisy_share=0.0, strayed_share=1.0, missed_share=0.0)
+    columns = sim.embodiment.action_slices['base']
+    turned = 0
+    for seed in range(4):
+        episode, executed = _record(sim, seed, 'drive_yellow', config)
+        prelude = len(executed) - episode.num_steps
+        assert 1 <= prelude <= config.prelude_steps[1]
+        way = np.sign(sim.data.body('yellow_post').xpos[1])
+        wrong = executed[prelude - 1][1][columns][1]
+        assert wrong * way < 0
+        assert (episode.action[:, columns][:, 1] * way).max() == pytest.approx(0.2)
+        turned += abs(wrong) > 0.15
+        answers = _answers(sim, seed, 'drive_yellow', executed)[prelude:]
+        assert np.abs(episode.action - answers).max() < 1e-6
+    assert turned
+    picks, _ = _record(sim, 0, 'pick_red', config)
+    without, _ = _record(sim, 0, 'pick_red', _config(noisy_share=0.0))
+    assert np.array_equal(picks.action, without.action)
+
+
 def test_share_of_misses_leaves_the_other_episodes_as_they_were(sim):
     without, _ = _record(sim, 0, 'drive_purple', _config(noisy_share=0.0))
     drives, _ = _record(sim, 0, 'drive_purple', _config(noisy_share=0.0, missed_share=1.0))

@@ -220,6 +220,22 @@ def test_samples_hold_what_the_episodes_say(samples, demos):
     assert np.array_equal(vq.codes(samples.tokens[rows] - offsets), vq.encode(labels))
 
 
+def test_samples_of_several_folders_stand_one_after_the_other(tmp_path, demos, samples):
+    more = tmp_path / 'more'
+    more.mkdir()
+    shutil.copy(demos / '0001.npz', more)
+    build_cache([demos, more], tmp_path / 'cache', r1_lite(), tiny_tokenizer(), 48)
+    both = open_cache(tmp_path / 'cache')
+    assert np.array_equal(both.state[:20], samples.state)
+    assert np.array_equal(both.tokens[20:], samples.tokens[5:10])
+    assert np.array_equal(both.text[20:], samples.text[5:10])
+    assert both.episode[20:].tolist() == [4] * 5
+    empty = tmp_path / 'empty'
+    empty.mkdir()
+    with pytest.raises(ConfigError, match=r'no episodes \(\*\.npz\) in .*empty$'):
+        build_cache([demos, empty], tmp_path / 'other', r1_lite(), tiny_tokenizer(), 48)
+
+
 def test_a_complete_cache_is_not_built_again(tmp_path, demos):
     for _ in range(2):
         build_cache(demos, tmp_path / 'cache', r1_lite(), tiny_tokenizer(), 24)

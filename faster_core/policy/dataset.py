@@ -104,8 +104,8 @@ def build_cache(
             cache was made from something else.
     """
     folder = pathlib.Path(folder)
-    demos = folders_of(demos)
-    paths = [path for each in demos for path in sorted(pathlib.Path(each).glob('*.npz'))]
+    files = {f: sorted(pathlib.Path(f).glob('*.npz')) for f in folders_of(demos)}
+    paths = [path for found in files.values() for path in found]
     complete = (folder / 'texts.json').exists()
     if complete and not (folder / MADE_FROM).exists():
         return
@@ -118,8 +118,8 @@ def build_cache(
     if complete:
         _check_made_from(folder, made_from)
         return
-    if not paths:
-        raise ConfigError(f'no episodes (*.npz) in {", ".join(demos)}')
+    if empty := [f for f, found in files.items() if not found]:
+        raise ConfigError(f'no episodes (*.npz) in {", ".join(empty)}')
     folder.mkdir(parents=True, exist_ok=True)
     lengths = [_length(p) for p in paths]
     shape = (sum(lengths), len(embodiment.cameras), image_size, image_size, 3)
