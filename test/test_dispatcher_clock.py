@@ -43,6 +43,7 @@ def test_after_a_silence_speeds_have_braked_all_the_while_and_begin_from_there(g
     else:  # a guard's zero may have come meanwhile
         assert after == pytest.approx(max(0.0, before - 1.0 * gap))
     assert (tick.state.action, tick.state.components) == (Action.LIMIT, ('base',))
+    assert tick.state.message == f'limits reached after {gap:.2f} s of silence: base'
     following = column(rig.run(0.08), 'base')
     assert np.abs(np.diff([after, *following])).max() <= 1.0 * TICK + 1e-9
     assert following[-1] > after

@@ -333,7 +333,8 @@ class Dispatcher:
             late = (self._plan.sample(self._now - passed), passed) if passed > dt else None
             limited = self._motion.follow(before, target, dt, late=late, silence=silence)
             if limited:
-                return Action.LIMIT, limited, f'limits reached: {", ".join(limited)}'
+                after = f' after {silence:.2f} s of silence' if silence else ''
+                return Action.LIMIT, limited, f'limits reached{after}: {", ".join(limited)}'
             return Action.FOLLOW, (), ''
         if active and self._plan is not None and not paused:
             stopping = [n for n in names if self._config.components[n].on_stale == 'stop']
