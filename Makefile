@@ -145,11 +145,10 @@ format: $(READY)
 # Each command resumes by itself; runs/ may be deleted to start over.
 train-demo: $(READY)
 	$(BIN)/faster-vla demos collect $(CONFIG)/r1_lite_demos.yaml --out $(RUNS)/demos
-	$(BIN)/faster-vla demos collect $(CONFIG)/r1_lite_drives.yaml --out $(RUNS)/drives
 	$(BIN)/faster-vla tokenizer train $(CONFIG)/r1_lite_tokenizer.yaml \
 	    --data $(RUNS)/demos --out $(RUNS)/tokenizer
 	$(BIN)/faster-vla policy train $(CONFIG)/r1_lite_policy.yaml \
-	    --demos $(RUNS)/demos $(RUNS)/drives --tokenizer $(RUNS)/tokenizer --out $(RUNS)/policy
+	    --demos $(RUNS)/demos --tokenizer $(RUNS)/tokenizer --out $(RUNS)/policy
 	@echo 'done; to ship it: cp -r $(RUNS)/policy/checkpoint/. $(CHECKPOINT)/'
 
 # --- the shipped tokenizers and their comparison ----------------------------------------------
