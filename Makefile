@@ -93,9 +93,9 @@ data: $(READY)
 
 # --- checks ---------------------------------------------------------------------------------
 
-# Two workers; tests of nodes run alone, last (test/conftest.py). pytest's closing line comes last.
+# pytest's closing line comes last.
 test: $(READY)
-	@$(BIN)/python -m pytest -n 2 --dist loadgroup --no-loadscope-reorder $(ARGS)
+	@$(BIN)/python -m pytest $(ARGS)
 
 test-slow: $(READY)
 	@$(BIN)/python -m pytest -m 'slow or bench' --timeout 1800 -o faulthandler_timeout=3600 $(ARGS)

@@ -116,7 +116,6 @@ setup(
             'pytest',
             'pytest-cov',
             'pytest-timeout',
-            'pytest-xdist',
             'ruff',
             'vector-quantize-pytorch',
         ],

@@ -1,12 +1,10 @@
 """What every test shares: quiet threads, isolated DDS, and markers that skip what cannot run."""
 
 import ctypes.util
-import fcntl
 import functools
 import gc
 import importlib.util
 import os
-import pathlib
 
 import pytest
 
@@ -49,44 +47,8 @@ REQUIREMENTS = {
 }
 
 
-class Turns:
-    """Turns of the workers of pytest-xdist: tests of nodes run alone, for their times are judged.
-
-    All others run side by side.
-    """
-
-    def __init__(self):
-        self._file = pathlib.Path(__file__).open()
-
-    @pytest.hookimpl(wrapper=True, tryfirst=True)
-    def pytest_runtest_protocol(self, item):
-        fcntl.flock(self._file, fcntl.LOCK_EX if _of_nodes(item) else fcntl.LOCK_SH)
-        try:
-            return (yield)
-        finally:
-            fcntl.flock(self._file, fcntl.LOCK_UN)
-
-
-def _of_nodes(item):
-    return item.get_closest_marker('ros') is not None
-
-
-def pytest_configure(config):
-    """Let workers, if there are some (`make test` has two), take turns."""
-    if hasattr(config, 'workerinput'):
-        config.pluginmanager.register(Turns())
-
-
-def pytest_collection_modifyitems(config, items):
-    """Skip marked tests whose requirement this machine lacks; the reason names it.
-
-    A worker runs files as a whole, and one of them all tests of nodes, last.
-    """
-    if hasattr(config, 'workerinput'):
-        items.sort(key=_of_nodes)
-        for item in items:
-            group = 'nodes' if _of_nodes(item) else item.path.name
-            item.add_marker(pytest.mark.xdist_group(group))
+def pytest_collection_modifyitems(items):
+    """Skip marked tests whose requirement this machine lacks; the reason names it."""
     for marker, (available, reason) in REQUIREMENTS.items():
         marked = [item for item in items if item.get_closest_marker(marker)]
         if marked and not available():
