@@ -39,9 +39,9 @@ from faster_vla_ros.compat.fastdds import leave_shared_memory
 from faster_vla_ros.endpoint_ids import endpoint_id, identified, is_of
 from faster_vla_ros.parameters import Spec
 
-# Looks per timeout: how late the first zero may come at most is timeout x (1 + 1 / this).
+# Looks per timeout: how late the first zero may come at most is timeout x (1 + 1 / this), ...
 LOOKS = 8
-# Looks that it leaves out after it stood still for a time-out itself.
+# ... and so many looks later after it stood still for a time-out itself: those it leaves out.
 PATIENCE = 2
 # Seconds it stays at most once it was asked to end; launch and supervisor have more patience.
 LAST_DUTY = 3.0

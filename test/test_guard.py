@@ -29,7 +29,7 @@ import yaml
 from faster_core.errors import ConfigError
 from faster_vla_msgs.msg import GuardState
 from faster_vla_ros.graph import r1lite_wbc
-from faster_vla_ros.guard import Guard, LAST_DUTY, LOOKS, SETTLED
+from faster_vla_ros.guard import Guard, LAST_DUTY, SETTLED
 from faster_vla_ros.supervisor import Supervisor
 
 pytestmark = pytest.mark.ros
@@ -189,7 +189,7 @@ def test_after_it_stood_still_the_one_who_fell_silent_is_followed_by_zeros(make_
     robot = make_robot()
     robot.command(stamped(), 0.2)
     time.sleep(3 * TIMEOUT)
-    robot.spin(TIMEOUT * 5 / LOOKS)  # the looks it leaves out, and one for the way
+    robot.spin(2 * TIMEOUT)  # the looks it leaves out are a quarter of one; machines are slow
     assert robot.heard[-1].twist.linear.x == 0.0
 
 

@@ -112,7 +112,7 @@ def record_episode(sim: R1LiteSim, seed: int, task: str, config: DemoConfig) -> 
     noise = _bursts(rng, config) if rng.random() < config.noisy_share else {}
     command = expert.initial_command()
     if rng.random() < config.switched_share:
-        command = _set_out_on_another_task(sim, expert, command, rng, config)
+        command = _set_out_on_another_task(sim, command, rng, config)
     else:
         # Draws of its own: without blunders every episode is what it was before there were any.
         blunders = np.random.default_rng([seed, 2])
@@ -152,16 +152,18 @@ def record_episode(sim: R1LiteSim, seed: int, task: str, config: DemoConfig) -> 
 
 
 def _set_out_on_another_task(
-    sim: R1LiteSim,
-    expert: Expert,
-    command: np.ndarray,
-    rng: np.random.Generator,
-    config: DemoConfig,
+    sim: R1LiteSim, command: np.ndarray, rng: np.random.Generator, config: DemoConfig
 ) -> np.ndarray:
-    """Follow another task for a while; returns the set-point [D] it ends with."""
-    task = sim.task.name
-    sim.ask(str(rng.choice([name for name in TASKS if name != task])))
-    for _ in range(int(rng.integers(config.prelude_steps[0], config.prelude_steps[1] + 1))):
+    """Follow any other task for a while; returns the set-point [D] it ends with."""
+    other = str(rng.choice([name for name in TASKS if name != sim.task.name]))
+    least, most = config.prelude_steps
+    return _follow(sim, other, int(rng.integers(least, most + 1)), command)
+
+
+def _follow(sim: R1LiteSim, other: str, steps: int, command: np.ndarray) -> np.ndarray:
+    task, expert = sim.task.name, Expert(sim)
+    sim.ask(other)
+    for _ in range(steps):
         following = expert.next_command(command)
         sim.glide(command, following, sim.embodiment.step_period)
         command = following
@@ -197,15 +199,8 @@ def _stray(
     sim: R1LiteSim, command: np.ndarray, rng: np.random.Generator, config: DemoConfig
 ) -> np.ndarray:
     """Drive to the other post for a while; returns the set-point [D] it ends with."""
-    task = sim.task
-    sim.ask(next(t.name for t in TASKS.values() if t.motion == 'drive' and t != task))
-    wrong = Expert(sim)
-    for _ in range(int(rng.integers(1, config.prelude_steps[1] + 1))):
-        following = wrong.next_command(command)
-        sim.glide(command, following, sim.embodiment.step_period)
-        command = following
-    sim.ask(task.name)
-    return command
+    other = next(t.name for t in TASKS.values() if t.motion == 'drive' and t != sim.task)
+    return _follow(sim, other, int(rng.integers(1, config.prelude_steps[1] + 1)), command)
 
 
 def through_jpeg(image: np.ndarray, quality: int) -> np.ndarray:
