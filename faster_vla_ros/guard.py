@@ -42,7 +42,7 @@ from faster_vla_ros.parameters import Spec
 # Looks per timeout: how late the first zero may come at most is timeout x (1 + 1 / this), ...
 LOOKS = 8
 # ... and so many looks later after it stood still for a time-out itself: those it leaves out.
-PATIENCE = 2
+PATIENCE = 4
 # Seconds it stays at most once it was asked to end; launch and supervisor have more patience.
 LAST_DUTY = 3.0
 # Seconds between two states.

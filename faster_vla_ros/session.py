@@ -27,6 +27,7 @@ from faster_vla_ros.compat.discovery import local_environment
 from faster_vla_ros.compat.fastdds import profile_environment
 from faster_vla_ros.graph import fastdds_profile, Graph
 from faster_vla_ros.interlocks.guarded import UNMET
+from faster_vla_ros.services import Asking
 
 INSTRUCTION_TOPIC, POLICY_NODE = 'instruction', 'policy_node'
 LATCHED = QoSProfile(depth=1, durability=DurabilityPolicy.TRANSIENT_LOCAL)
@@ -172,7 +173,7 @@ class Session:
             raise SessionError(f'not ready after {timeout:.0f} s: {", ".join(missing)}')
 
     def call(self, kind: Any, name: str, request: Any, timeout: float = SERVICE_TIMEOUT) -> Any:
-        """Call a service.
+        """Call a service, again while it does not answer.
 
         Raises:
             SessionError: nobody offers it, or no answer came within `timeout` seconds.
@@ -181,10 +182,10 @@ class Session:
         try:
             if not self.spin_until(client.service_is_ready, timeout):
                 raise SessionError(f'nobody offers the service {name}')
-            future = client.call_async(request)
-            if not self.spin_until(future.done, timeout):
+            asking = Asking(client, request)
+            if not self.spin_until(asking.answered, timeout):
                 raise SessionError(f'no answer from the service {name} within {timeout:.0f} s')
-            return future.result()
+            return asking.answer()
         finally:
             self.node.destroy_client(client)
 

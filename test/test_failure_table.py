@@ -29,7 +29,7 @@ from faster_vla_ros.session import isolated_environment, Session
 from faster_vla_ros.supervisor import Supervisor
 from scripts.reliability import rows
 from scripts.reliability.bench import Bench
-from scripts.reliability.failures import GOES_ON, goes_on, measure_without_guard, STANDS_STILL
+from scripts.reliability.failures import GOES_ON, goes_on, measure_without_guard
 from scripts.reliability.hostile import HostileChunks
 from scripts.reliability.witness import COMMANDS, EARS, FOLLOWING, LATCHED
 
@@ -93,7 +93,7 @@ def test_without_a_guard_a_latching_chassis_drives_on(benches):
     assert found['last_speed'] > 0.0
 
 
-@pytest.mark.parametrize('name', [n for n in GOES_ON if n != STANDS_STILL])
+@pytest.mark.parametrize('name', GOES_ON)
 def test_the_robot_goes_on_or_holds(benches, name):
     found = goes_on(benches(), name, 5.0)
     assert found['limit_violations'] == []

@@ -11,6 +11,7 @@ pytest.importorskip('rclpy')
 from rclpy.executors import SingleThreadedExecutor
 from rclpy.node import Node
 from rclpy.qos import DurabilityPolicy, qos_profile_services_default, QoSProfile
+from rclpy.task import Future
 from ros_contexts import kept_context, Spinning
 from std_srvs.srv import Trigger
 
@@ -178,3 +179,35 @@ def test_the_doctor_asks_again_where_the_server_does_not_answer_again(rig):
         asker.close()
     assert len(lost) == 1
     assert len(rig.calls) == 2
+
+
+# --- asking again -----------------------------------------------------------------------------
+
+
+class Client:
+    """A client whose requests go to nobody, but for those that are answered below."""
+
+    def __init__(self):
+        self.asked = []
+
+    def call_async(self, request):
+        self.asked.append((request, Future()))
+        return self.asked[-1][1]
+
+
+def test_who_gets_no_answer_asks_again_after_a_while_and_takes_the_first():
+    client = Client()
+    asking = services.Asking(client, 'request', patience=0.1)
+    assert client.asked == []
+    assert not asking.answered()
+    assert not asking.answered()
+    assert len(client.asked) == 1
+    time.sleep(0.11)
+    assert not asking.answered()
+    assert [request for request, _ in client.asked] == ['request', 'request']
+    client.asked[1][1].set_result('from the successor')
+    assert asking.answered()
+    assert asking.answer() == 'from the successor'
+    time.sleep(0.11)
+    assert asking.answered()
+    assert len(client.asked) == 2

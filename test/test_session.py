@@ -1,5 +1,6 @@
 """A client of a graph: instructions, services, readiness, and the commands built on them."""
 
+import functools
 import os
 import threading
 import time
@@ -11,6 +12,7 @@ pytest.importorskip('faster_vla_msgs')
 
 from rclpy.executors import SingleThreadedExecutor
 from rclpy.node import Node
+from rclpy.task import Future
 from ros_contexts import kept_context
 from std_msgs.msg import Bool, String
 from std_srvs.srv import SetBool, Trigger
@@ -20,7 +22,7 @@ from faster_vla_ros import session as module
 from faster_vla_ros.cli import main
 from faster_vla_ros.compat.fastdds import profile_variable
 from faster_vla_ros.graph import r1lite_wbc
-from faster_vla_ros.services import service
+from faster_vla_ros.services import Asking, service
 from faster_vla_ros.session import (
     isolated_environment,
     LATCHED,
@@ -165,6 +167,29 @@ def test_a_service_that_does_not_answer_is_given_up(session, peer):
     peer.gate.clear()
     with pytest.raises(SessionError, match='no answer from the service /action_dispatcher/stop'):
         session.call(Trigger, '/action_dispatcher/stop', Trigger.Request(), timeout=SHORT)
+
+
+def test_a_request_that_a_dead_server_took_is_sent_again(session, peer, monkeypatch):
+    on_dispatcher(peer)
+    monkeypatch.setattr(module, 'Asking', functools.partial(Asking, patience=SHORT))
+    create, lost = session.node.create_client, []
+
+    def create_client(*arguments):
+        client = create(*arguments)
+        ask = client.call_async
+
+        def call_async(request):
+            if lost:
+                return ask(request)
+            lost.append(request)
+            return Future()
+
+        monkeypatch.setattr(client, 'call_async', call_async)
+        return client
+
+    monkeypatch.setattr(session.node, 'create_client', create_client)
+    session.trigger('/action_dispatcher/stop')
+    assert len(lost) == 1
 
 
 def test_a_refusal_carries_the_services_own_reason(session, peer):

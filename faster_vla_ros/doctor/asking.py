@@ -16,6 +16,7 @@ from rclpy.parameter import parameter_value_to_python
 
 from faster_vla_ros.compat.fastdds import profile_environment
 from faster_vla_ros.graph import fastdds_profile
+from faster_vla_ros.services import Asking
 
 # Seconds a service gets to be found and to answer.
 PATIENCE = 2.0
@@ -81,12 +82,8 @@ class Asker:
         try:
             if not self.spin(PATIENCE, client.service_is_ready):
                 return None
-            asked: list[Any] = []
-            for _ in range(round(PATIENCE / AGAIN)):
-                asked.append(client.call_async(request))
-                if self.spin(AGAIN, lambda: any(future.done() for future in asked)):
-                    return next(future.result() for future in asked if future.done())
-            return None
+            asking = Asking(client, request, AGAIN)
+            return asking.answer() if self.spin(PATIENCE, asking.answered) else None
         finally:
             self.node.destroy_client(client)
 

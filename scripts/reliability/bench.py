@@ -18,6 +18,7 @@ from faster_core.execution.config import robot_file_parameters
 from faster_vla_msgs.msg import ActionChunk
 from faster_vla_ros.guard import PARAMETERS as GUARD_PARAMETERS
 from faster_vla_ros.interlocks.takeover import GUARD
+from faster_vla_ros.services import Asking
 from scripts.reliability import faults
 from scripts.reliability.chunk_source import TOPIC as CHUNKS
 from scripts.reliability.observer import read_limits
@@ -209,9 +210,9 @@ class Bench:
         client = self.node.create_client(kind, f'/action_dispatcher/{name}')
         try:
             self.until(client.service_is_ready, f'service {name}')
-            future = client.call_async(request)
-            self.until(future.done, f'answer of {name}')
-            return future.result()
+            asking = Asking(client, request)
+            self.until(asking.answered, f'answer of {name}')
+            return asking.answer()
         finally:
             self.node.destroy_client(client)
 
