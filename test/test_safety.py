@@ -50,7 +50,9 @@ def judged(values, *, trigger=TRIGGER, stamps=None, **kind):
         ([0.01, 0.01, 0.01, -0.005, 0.0], 4),  # through zero
         ([0.02, 0.02, 0.02, 0.01, 0.0, 0.005, 0.0], 6),  # it moved again
         ([0.02, 0.02, 0.02, 0.015, 0.01], None),  # never at rest
-        ([0.02, 0.02, 0.02], None),  # silence is not rest
+        ([0.02, 0.02, 0.02], None),  # silence is not rest,
+        ([0.02, 0.01, 0.0], 2),  # but after rest it is
+        ([0.0, 0.01, 0.005], None),
     ],
 )
 def test_velocities(speeds, expected):
@@ -65,6 +67,9 @@ def test_velocities(speeds, expected):
         ([0.0, 0.01, 0.02, 0.03, 0.03, 0.03], 4),
         ([0.0, 0.01, 0.02, 0.02, 0.015, 0.015], 5),  # back to an earlier place
         ([0.0, 0.01, 0.02, 0.02, 0.03], None),
+        ([0.0, 0.02, 0.02], 2),  # held, and silent from then on
+        ([0.0, 0.01, 0.02], None),
+        ([0.02], None),
     ],
 )
 def test_positions(places, expected):

@@ -350,7 +350,7 @@ def measure(bench: Bench, row: Row) -> Delay:
     _restore(bench, row)
     if any(at is None for at in found):
         return Delay(from_trigger=math.inf, from_fault=math.inf)
-    at = max(found)
+    at = max(moment.trigger_ns, *found)
     return Delay(
         from_trigger=(at - moment.trigger_ns) / 1e6, from_fault=(at - moment.fault_ns) / 1e6
     )

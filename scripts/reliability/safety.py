@@ -1,10 +1,11 @@
 """When a robot's commands were safe after something happened, judged from outside.
 
 Exactly: a command is safe if on every axis it and all commands after it brake, and the last one
-is rest. Brake means, for a velocity: zero, or the same sign and strictly nearer to zero than the
-command before, by no more than the acceleration limit allows in the time between the two. For a
-position: the same of its differences per time, so it ends in one that is held. Commands go by
-the times at which they were sent (DDS source timestamps).
+is rest. Where no command follows, the last one before is, if it was rest. Brake means, for a
+velocity: zero, or the same sign and strictly nearer to zero than the command before, by no more
+than the acceleration limit allows in the time between the two. For a position: the same of its
+differences per time, so it ends in one that is held. Commands go by the times at which they were
+sent (DDS source timestamps).
 """
 
 from __future__ import annotations
@@ -45,6 +46,9 @@ def first_safe(
 ) -> Command | None:
     """Return the first safe command sent at or after the trigger; None if there is none.
 
+    If nothing was sent any more, it is the last one before, given that it was rest: joints that
+    are held fall silent when the dispatcher stops.
+
     Args:
         commands: of one component, sent one after the other, also some before the trigger.
         limits: of the component.
@@ -55,9 +59,11 @@ def first_safe(
     speeds = _speeds(commands, dts, limits)
     found = None
     for i in reversed(range(1, len(commands))):
-        if commands[i].sent_ns < trigger_ns:
-            break
         at_rest = bool((np.abs(speeds[i]) <= REST).all())
+        if commands[i].sent_ns < trigger_ns:
+            if at_rest and i == len(commands) - 1:
+                found = commands[i]
+            break
         if found is None and not at_rest:
             return None
         before = speeds[i - 1] if i > 1 or not limits.position else speeds[i]
