@@ -58,6 +58,19 @@ def test_when_our_clock_was_set_back_too_it_is_heard_at_once(refuse):
     assert refuse(9.9, 10.2) == BACK
 
 
+def test_a_message_from_before_our_clock_was_set_back_keeps_out_none_of_those_after_it(refuse):
+    assert [refuse(100 + s, 100.1 + s) for s in (0.0, 0.01)] == ['', '']
+    assert refuse(100.02, 97.1) == ''  # it was on its way
+    assert [refuse(s, s + 0.1) for s in (97.03, 97.04)] == ['', '']
+    assert refuse(97.02, 97.15) == BACK
+
+
+def test_only_one_message_may_run_back_and_only_soon_after_our_clock_was_set_back(refuse):
+    refuse(100.0, 100.1)
+    assert [refuse(100.0 + s, 97.1 + s) for s in (0.1, 0.4, 0.6)] == [''] * 3
+    assert refuse(97.8, 97.8) == BACK
+
+
 def test_a_small_correction_of_our_clock_is_no_jump(refuse):
     refuse(100.0, 100.1)
     assert refuse(99.97, 100.07) == BACK

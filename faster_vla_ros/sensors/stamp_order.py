@@ -11,14 +11,15 @@ class StampOrder:
     """Judges the stamps of one driver, one after the other; one that was never set (0) passes.
 
     A stamp must be newer than all before. Clocks that are set back are followed all the same: at
-    once where it is ours too, else when nothing was taken for `timeout` and the stamps grow again.
+    once where it is ours too, also behind a message that was still on its way from before, else
+    when nothing was taken for `timeout` and the stamps grow again.
     """
 
     def __init__(self, timeout: float) -> None:
         """Take the age (seconds) beyond which the newest message is stale anyway."""
         self._timeout = timeout
         self._newest = self._last = 0  # ns
-        self._taken_at = -float('inf')
+        self._taken_at = self._back_until = -float('inf')
 
     def refuse(self, stamp: Time, now: float) -> str:
         """Return why a message that came at `now` (s, our clock) is not news; empty if it is."""
@@ -28,9 +29,12 @@ class StampOrder:
         last, self._last = self._last, value
         if value == self._newest:
             return 'its stamp does not change'
-        set_back = now < self._taken_at - CLOCK_TOLERANCE
+        if now < self._taken_at - CLOCK_TOLERANCE:  # ours was set back: theirs may follow, once
+            self._back_until = now + self._timeout
         stale = now - self._taken_at > self._timeout
-        if value < self._newest and not set_back and not (stale and value > last):
-            return 'its stamp runs back'
+        if value < self._newest:
+            if now > self._back_until and not (stale and value > last):
+                return 'its stamp runs back'
+            self._back_until = -float('inf')
         self._newest, self._taken_at = value, now
         return ''
