@@ -41,7 +41,7 @@ from faster_vla_ros.parameters import Spec
 
 # Looks per timeout: how late the first zero may come at most is timeout x (1 + 1 / this), ...
 LOOKS = 8
-# ... and so many looks later after it stood still for a time-out itself: those it leaves out.
+# ... and so many looks later after it stood still for half of one itself: those it leaves out.
 PATIENCE = 4
 # Seconds it stays at most once it was asked to end; launch and supervisor have more patience.
 LAST_DUTY = 3.0
@@ -232,12 +232,13 @@ class Guard(Node):
     def _look(self) -> None:
         """Send the zeros that are due.
 
-        If it stood still itself for the time-out, as on a machine that stopped for a moment, it
-        first hears what waits, and whoever stood still with it may speak.
+        If it stood still itself, as on a machine that stopped for a moment, it first hears what
+        waits, and whoever stood still with it may speak. Half a time-out is enough: the newest
+        command was there before the last look already.
         """
         before, self._looked = self._looked, time.perf_counter()
         # Not twice in a row: it may be so slow that every look is late.
-        if not self._patient and self._looked - before > self._timeout:
+        if not self._patient and self._looked - before > self._timeout / 2:
             self._patient_until = self._looked + PATIENCE / LOOKS * self._timeout
         self._patient = self._looked < self._patient_until
         if self._patient:

@@ -185,6 +185,20 @@ def test_after_it_stood_still_it_hears_what_waits_before_it_speaks(make_robot):
     assert all(m.twist.linear.x == 0.2 for m in robot.heard)
 
 
+def test_one_that_stood_still_for_less_than_the_time_out_asks_nothing_of_a_command_from_before(
+    make_robot,
+):
+    robot = make_robot()
+    robot.command(stamped(), 0.2)
+    time.sleep(0.2 * TIMEOUT)
+    robot.guard._look()
+    time.sleep(0.9 * TIMEOUT)
+    robot.guard._look()  # the command is older than the time-out
+    robot.command(stamped(), 0.2)
+    assert len(robot.heard) > 10
+    assert all(m.twist.linear.x == 0.2 for m in robot.heard)
+
+
 def test_after_it_stood_still_the_one_who_fell_silent_is_followed_by_zeros(make_robot):
     robot = make_robot()
     robot.command(stamped(), 0.2)
