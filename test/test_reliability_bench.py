@@ -16,6 +16,7 @@ import yaml
 from faster_vla_msgs.msg import ActionChunk, ChunkReport, DispatcherState
 from faster_vla_ros.conversions import duration_from_seconds, stamp_from_seconds
 from faster_vla_ros.guard import PARAMETERS
+from scripts.reliability import rows
 from scripts.reliability.bench import (
     Bench,
     BenchError,
@@ -202,6 +203,37 @@ def test_set_points_may_jump_only_where_they_begin_anew(event, allowed):
     assert (not witness.violations) == allowed, witness.violations
     assert not witness.commands['left_arm']
     assert np.array_equal(robot.place['left_arm'], AFTER)
+
+
+def test_a_dispatcher_that_speaks_while_it_is_killed_goes_on_and_the_zeros_of_the_guard_may_jump():
+    wire = Wire()
+    witness = Witness(wire, None, LIMITS, PERIOD)
+
+    def drive(speed):
+        command = TwistStamped()
+        command.twist.linear.x = speed
+        wire.command('base', command)
+        return witness.commands['base'][-1].sent_ns
+
+    def killed(bench):
+        for i in range(10):
+            fault = drive(0.01 * (i + 1))
+        last = drive(0.1)
+        wire._now = last + round(0.1e9)
+        moment = rows.Moment(fault, wire._now)
+        drive(0.0)
+        return moment
+
+    bench = types.SimpleNamespace(
+        witness=witness,
+        robot=types.SimpleNamespace(recover=lambda: None),
+        drive=lambda guard: None,
+        fault=lambda text: None,
+    )
+    row = rows.Row(name='killed', trigger='timeout', run=killed, guard=True)
+    assert rows.measure(bench, row).from_trigger == pytest.approx(PERIOD * 1e3)
+    assert witness.num_judged == 12
+    assert witness.violations == []
 
 
 @pytest.mark.parametrize('last_heard', [True, False], ids=['heard', 'sent to the dispatcher only'])

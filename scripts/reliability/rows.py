@@ -340,7 +340,8 @@ def measure(bench: Bench, row: Row) -> Delay:
         raise
     witness = bench.witness
     if row.guard:
-        witness.begin_anew(moment.fault_ns)  # zeros at once, not by the limits
+        # Zeros at once, not by the limits; the dispatcher may still speak while it is being killed.
+        witness.begin_anew(moment.trigger_ns)
         after = [c for c in witness.commands['base'] if c.sent_ns > moment.trigger_ns]
         moving = [c for c in after if c.values.any()]
         found = [None if moving or not after else after[0].received_ns]
