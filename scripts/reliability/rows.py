@@ -340,7 +340,7 @@ def measure(bench: Bench, row: Row) -> Delay:
         raise
     witness = bench.witness
     if row.guard:
-        # Zeros at once, not by the limits; the dispatcher may still speak while it is being killed.
+        # Zeros at once, not by the limits. The dispatcher may still speak while it is killed.
         witness.begin_anew(moment.trigger_ns)
         after = [c for c in witness.commands['base'] if c.sent_ns > moment.trigger_ns]
         moving = [c for c in after if c.values.any()]
