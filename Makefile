@@ -93,9 +93,9 @@ data: $(READY)
 
 # --- checks ---------------------------------------------------------------------------------
 
-# pytest's closing line comes last.
+# pytest's closing line comes last. Who runs what: test/workers.py.
 test: $(READY)
-	@$(BIN)/python -m pytest $(ARGS)
+	@$(BIN)/python -m pytest --numprocesses 2 $(ARGS)
 
 test-slow: $(READY)
 	@$(BIN)/python -m pytest -m 'slow or bench' --timeout 1800 -o faulthandler_timeout=3600 $(ARGS)

@@ -116,6 +116,7 @@ setup(
             'pytest',
             'pytest-cov',
             'pytest-timeout',
+            'pytest-xdist',
             'ruff',
             'vector-quantize-pytorch',
         ],

@@ -7,6 +7,7 @@ import importlib.util
 import os
 
 import pytest
+import workers
 
 # Before torch and rclpy are imported by any test module.
 os.environ.setdefault('OMP_NUM_THREADS', '1')
@@ -45,6 +46,11 @@ REQUIREMENTS = {
     ),
     'gpu': (_has_accelerator, 'needs an accelerator'),
 }
+
+
+def pytest_configure(config):
+    """Have the processes of `make test` share the tests as they should."""
+    config.pluginmanager.register(workers)
 
 
 def pytest_collection_modifyitems(items):
