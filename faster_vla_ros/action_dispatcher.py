@@ -179,6 +179,7 @@ class ActionDispatcher(Node):
         """
         before, self._last_tick = self._last_tick, time.perf_counter()
         silence = 0.0 if before is None else self._last_tick - before
+        self._authority.next_tick()
         if self._estop is not None and (reason := self._estop.take_press()):
             self.dispatcher.stop(self._now(), reason)
         elsewhere = self._authority.reason if elsewhere is None else elsewhere

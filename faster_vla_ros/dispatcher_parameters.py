@@ -192,6 +192,7 @@ def read(node: Node) -> DispatcherNodeConfig:
     values = parameters.read(node, table)
     _check_scales(values)
     _check_acceleration_limit(values)
+    _check_guarded(embodiment, values)
     to_core = {k: v for k, v in values.items() if v is not None}
     sent = {c.name: _output(c, values) for c in embodiment.action}
     return DispatcherNodeConfig(
@@ -239,6 +240,16 @@ def _check_acceleration_limit(values: Mapping[str, Any]) -> None:
         raise ConfigError(
             f'acceleration_limit.values: expected three numbers > 0, found {list(found)}'
         )
+
+
+def _check_guarded(embodiment: Embodiment, values: Mapping[str, Any]) -> None:
+    for c in embodiment.action if values['guard.topic'] else ():
+        found, heard = values[f'{c.name}.output'], (*GUARDED_KINDS, 'none')
+        if not c.kind.is_position and found not in heard:
+            raise ConfigError(
+                f'{c.name}.output: expected one of {", ".join(heard)} with guard.topic, as a '
+                f'guard listens for nothing else, found {found!r}'
+            )
 
 
 def _output(c: Component, values: Mapping[str, Any]) -> tuple[Output, OutputConfig] | None:

@@ -7,13 +7,16 @@ import pathlib
 from typing import Any
 
 from faster_core.errors import ConfigError
-from faster_core.execution.config import robot_file_parameters
+from faster_core.execution.config import DispatcherConfig, robot_file_parameters
 
 # Outputs that are speeds for sure: an array may hold positions, and zero is a place then.
 DRIVING = ('twist_stamped', 'twist')
 # Outputs a guard can listen for; its types have the same names.
 KINDS = (*DRIVING, 'float64_array')
 DEFAULT_TYPE = 'twist_stamped'
+DEFAULT_TIMEOUT = 0.15  # s without a command
+# Periods of the dispatcher that a time-out has to last: it must not see a gap where there is none.
+LEAST_PERIODS = 3
 
 
 def guard_part(file: pathlib.Path) -> dict[str, Any] | None:
@@ -28,10 +31,12 @@ def completed(file: pathlib.Path) -> dict[str, list[str]]:
     message, or on another topic, hears nothing and looks like one that works.
 
     Raises:
-        ConfigError: topics or types contradict the dispatcher's.
+        ConfigError: topics, types or time-out contradict the dispatcher's.
     """
     guard = guard_part(file) or {}
-    outputs = _outputs(_part(file, 'action_dispatcher') or {})
+    dispatcher = _part(file, 'action_dispatcher') or {}
+    _check_timeout(file, guard, dispatcher)
+    outputs = _outputs(dispatcher)
     driven = [topic for topic, kind in outputs.items() if kind in DRIVING]
     sent = {_plain(topic): kind for topic, kind in outputs.items()}
     if not all(isinstance(guard.get(name, []), list) for name in ('topics', 'types')):
@@ -53,6 +58,23 @@ def completed(file: pathlib.Path) -> dict[str, list[str]]:
     # A list without elements has no type: the guard itself asks for its topics.
     complete = {'topics': list(topics), 'types': list(types)} if topics else {}
     return {name: value for name, value in complete.items() if name not in guard}
+
+
+def _check_timeout(
+    file: pathlib.Path, guard: Mapping[str, Any], dispatcher: Mapping[str, Any]
+) -> None:
+    timeout = guard.get('timeout', DEFAULT_TIMEOUT)
+    rate = dispatcher.get('dispatch_rate', DispatcherConfig.dispatch_rate)
+    # What is no number the nodes themselves refuse.
+    if (
+        all(isinstance(v, (int, float)) for v in (timeout, rate))
+        and 0 < timeout * rate < LEAST_PERIODS
+    ):
+        raise ConfigError(
+            f'{file}: guard.timeout: expected at least {LEAST_PERIODS / rate:g} s, '
+            f'{LEAST_PERIODS} periods of dispatch_rate {rate:g} Hz, found {timeout:g}: zeros '
+            'would come between commands'
+        )
 
 
 def _part(file: pathlib.Path, node: str) -> dict[str, Any] | None:

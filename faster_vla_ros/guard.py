@@ -37,6 +37,7 @@ from faster_vla_msgs.msg import GuardState
 from faster_vla_ros import parameters, qos
 from faster_vla_ros.compat.fastdds import leave_shared_memory
 from faster_vla_ros.endpoint_ids import endpoint_id, identified, is_of
+from faster_vla_ros.graph_guard import DEFAULT_TIMEOUT
 from faster_vla_ros.parameters import Spec
 
 # Looks per timeout: how late the first zero may come at most is timeout x (1 + 1 / this), ...
@@ -59,7 +60,7 @@ PARAMETERS = {
         default=(),
         help='per topic: twist_stamped (the default), twist or float64_array',
     ),
-    'timeout': Spec(type=float, default=0.15, above=0.0, help='s without a command'),
+    'timeout': Spec(type=float, default=DEFAULT_TIMEOUT, above=0.0, help='s without a command'),
     'duration': Spec(
         type=float, default=2.0, above=0.0, help='s that zeros are sent, unless commands come back'
     ),

@@ -373,9 +373,9 @@ def test_a_checkpoints_own_embodiment_cannot_be_replaced(tmp_path):
 # --- guard ------------------------------------------------------------------------------------
 
 
-def robot_file(folder, *, guard=None, output='twist', topic='cmd_vel'):
+def robot_file(folder, *, guard=None, output='twist', topic='cmd_vel', **more):
     """Return the file of a robot with a base, and with a guard if there are parameters of one."""
-    base = {'components': ['base'], 'base.output': output, 'base.topic': topic}
+    base = {'components': ['base'], 'base.output': output, 'base.topic': topic, **more}
     nodes = {'action_dispatcher': {'ros__parameters': base}}
     if guard is not None:
         nodes['guard'] = {'ros__parameters': guard}
@@ -421,6 +421,19 @@ def test_a_guard_that_would_hear_nothing_is_refused(tmp_path, guard, words):
         single_arm(params_file=file, nodes=['guard'])
     # Left out on purpose, it is not judged.
     assert single_arm(params_file=file, nodes=['action_dispatcher']).nodes
+
+
+def test_a_guard_with_less_patience_than_commands_take_is_refused(tmp_path):
+    def added(rate, **guard):
+        file = robot_file(tmp_path, guard={'topics': ['cmd_vel'], **guard}, dispatch_rate=rate)
+        return single_arm(params_file=file, nodes=['guard']).nodes
+
+    with pytest.raises(ConfigError, match=r'guard.timeout: expected at least 0.3 s.* found 0.15'):
+        added(10.0)
+    assert added(10.0, timeout=0.3)
+    assert added(20.0)
+    with pytest.raises(ConfigError, match=r'expected at least 0.03 s.* found 0.02'):
+        added(100.0, timeout=0.02)
 
 
 def test_a_guard_of_a_topic_with_arrays_has_to_say_so(tmp_path):

@@ -8,8 +8,10 @@ import pytest
 pytest.importorskip('rclpy')
 pytest.importorskip('faster_vla_msgs')
 
-from dispatcher_rig import COMMANDS, LATCHED
+from dispatcher_rig import COMMANDS, DOMAIN, LATCHED
 from geometry_msgs.msg import Point, PointStamped, TwistStamped
+from rclpy.context import Context
+from rclpy.node import Node
 from robot_files import Publishing
 from sensor_msgs.msg import JointState
 from std_msgs.msg import Bool, Int32, String
@@ -229,7 +231,7 @@ class _Graph:
     """A node that sees publishers of these names on every topic."""
 
     def __init__(self, *names, kind=''):
-        self.names, self.kind = names, kind
+        self.names, self.kinds = names, (kind,)
 
     def get_name(self):
         return 'action_dispatcher'
@@ -242,8 +244,9 @@ class _Graph:
 
     def get_publishers_info_by_topic(self, topic):
         return [
-            types.SimpleNamespace(node_name=n, node_namespace='/', topic_type=self.kind)
-            for n in self.names
+            types.SimpleNamespace(node_name=name, node_namespace='/', topic_type=kind)
+            for name in self.names
+            for kind in self.kinds
         ]
 
 
@@ -288,6 +291,25 @@ def test_a_declared_topic_of_a_type_that_is_not_installed_keeps_motion_off():
     assert not takeover.reason
 
 
+def test_a_message_of_before_we_stood_still_for_long_takes_over(clock):
+    graph = _Graph('joystick', kind='std_msgs/msg/Bool')
+    taken = []
+    graph.create_subscription = lambda *given, **_: taken.append(given[2])
+    takeover = Takeover(graph, topics=['/joy'], ways={}, timeout=0.5)
+    takeover.look()
+    takeover.next_tick()
+    assert not takeover.reason
+    clock[0] += 0.01
+    taken[0](Bool())
+    clock[0] += 3.0
+    takeover.next_tick()
+    assert '/joy' in takeover.reason
+    assert '/joy' in takeover.reason
+    clock[0] += 0.01
+    takeover.next_tick()
+    assert not takeover.reason
+
+
 def test_a_press_of_the_emergency_stop_counts_although_it_was_let_go_at_once():
     node = Publishing()
     taken = []
@@ -299,6 +321,47 @@ def test_a_press_of_the_emergency_stop_counts_although_it_was_let_go_at_once():
     assert not estop.reason
     assert estop.take_press() == 'estop'
     assert not estop.take_press()
+
+
+@pytest.fixture
+def teleop():
+    """Return a node of another participant: in one of ours a topic has one type at a time."""
+    context = Context()
+    context.init(domain_id=DOMAIN)
+    node = Node('teleop', context=context)
+    yield node
+    node.destroy_node()
+    context.shutdown()
+
+
+def test_a_declared_topic_is_heard_when_its_publisher_comes_back_with_another_type(
+    make_rig, teleop
+):
+    rig = make_rig(takeover__topics=['joystick'], takeover__timeout=0.2)
+    for kind in (TwistStamped, String, TwistStamped):
+        rig.until(lambda: rig.enable().success, 'enabled')
+        hand = teleop.create_publisher(kind, 'joystick', 1)
+
+        def said(hand=hand, message=kind):
+            hand.publish(message())
+            return not rig.state.enabled and 'somebody commands' in rig.state.message
+
+        rig.until(said, f'a {kind.__name__} disables')
+        teleop.destroy_publisher(hand)
+
+
+def test_two_types_on_a_declared_topic_keep_motion_off():
+    graph = _Graph('joystick', kind='std_msgs/msg/Bool')
+    graph.create_subscription = lambda *_, **__: None
+    takeover = Takeover(graph, topics=['/joy'], ways={}, timeout=0.5)
+    takeover.look()
+    assert not takeover.reason
+    graph.kinds = ('std_msgs/msg/Bool', 'std_msgs/msg/String')
+    takeover.look()
+    assert 'only std_msgs/msg/Bool is heard' in takeover.reason
+    graph.kinds = ('std_msgs/msg/Bool',)
+    takeover.look()
+    assert not takeover.reason
 
 
 def test_without_require_enable_motion_waits_for_the_interlocks(make_rig):

@@ -51,6 +51,21 @@ def follow(limiter, targets, dts):
 
 
 @PROPERTY
+@given(seeds, ticks, st.sampled_from([0.5, 4.0, 40.0]))
+def test_a_limit_on_speed_that_is_lowered_on_the_way_is_reached_by_braking(seed, dts, most):
+    limiter = PositionLimiter(unbounded(most), np.zeros(2))
+    rng = np.random.default_rng(seed)
+    for _, before, dt in follow(limiter, random_walk(seed, len(dts), 3.0), dts):
+        assert (np.abs(limiter.velocity - before) <= most * dt + TINY).all()
+        allowed = np.maximum(limiter.config.max_velocity, np.abs(before) - most * dt)
+        assert (np.abs(limiter.velocity) <= allowed + TINY).all()
+        if rng.random() < 0.3:
+            limiter.config = dataclasses.replace(
+                limiter.config, max_velocity=rng.uniform(0.01, 2.0, 2)
+            )
+
+
+@PROPERTY
 @given(seeds, ticks, accelerations)
 def test_a_set_point_never_moves_faster_than_its_limit(seed, dts, acceleration):
     limiter = PositionLimiter(limited(acceleration), np.zeros(2))

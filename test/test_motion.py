@@ -95,11 +95,16 @@ def test_a_restart_takes_what_still_moved_as_standing_and_leaves_the_rest():
     assert m.at_rest('arm')
 
 
-def test_other_limits_hold_from_the_next_tick_without_a_jump():
+def test_a_lower_limit_on_speed_is_reached_by_braking():
     m = moving()
     before = m.set_point()
     m.set_config(config(base__max_velocity=[0.1, 0.1], arm__max_velocity=[0.1, 0.1]))
     assert m.set_point().tolist() == before.tolist()
     m.follow(GO, GO, TICK)
-    assert np.abs(m.command('arm') - before[:2]).max() <= 0.1 * TICK + 1e-9
+    # 10 ticks of 4 and 8 rad/s² before, one back.
+    assert m.command('arm') - before[:2] == pytest.approx([9 * 0.08 * TICK, -9 * 0.16 * TICK])
     assert np.abs(m.command('base') - before[3:]) == pytest.approx([0.02, 0.04])
+    for _ in range(20):
+        before = m.set_point()
+        m.follow(GO, GO, TICK)
+    assert m.command('arm') - before[:2] == pytest.approx([0.1 * TICK, -0.1 * TICK])

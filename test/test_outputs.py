@@ -4,12 +4,13 @@ import types
 
 import numpy as np
 import pytest
+import yaml
 
 pytest.importorskip('rclpy')
 pytest.importorskip('faster_vla_msgs')
 
 from builtin_interfaces.msg import Time
-from robot_files import as_dispatcher, embodiment_path, Publishing
+from robot_files import as_dispatcher, embodiment_path, Publishing, ROBOTS
 
 from faster_core.embodiment import Component, Kind
 from faster_core.errors import ConfigError
@@ -159,3 +160,23 @@ def test_zeros_go_to_velocities_and_never_to_positions():
     ((topic, message),) = node.log
     assert topic == 'base'
     assert message.linear.x == message.linear.y == message.angular.z == 0.0
+
+
+@pytest.mark.parametrize('guarded', [True, False])
+def test_speeds_that_no_guard_can_hear_are_refused_where_one_is_asked_for(tmp_path, guarded):
+    text = embodiment_path('r1_lite').read_text('utf-8')
+    embodiment = tmp_path / 'wheels.yaml'
+    twist = 'base, kind: twist, names: [vx, vy, wz]'
+    assert twist in text
+    embodiment.write_text(text.replace(twist, 'base, kind: joint_velocity, names: [a, b, c]'))
+    nodes = yaml.safe_load((ROBOTS / 'r1_lite.yaml').read_text('utf-8'))
+    given = nodes['/**']['action_dispatcher']['ros__parameters']
+    del given['base.axes']
+    given |= {'base.output': 'joint_state_stream', 'guard.topic': 'guard/state' if guarded else ''}
+    file = tmp_path / 'mine.yaml'
+    file.write_text(yaml.safe_dump(nodes))
+    if not guarded:
+        assert as_dispatcher(file, embodiment).driving == ('/motion_target/target_speed_torso',)
+        return
+    with pytest.raises(ConfigError, match=r'base.output: .* float64_array, none with guard.topic'):
+        as_dispatcher(file, embodiment)

@@ -140,7 +140,7 @@ class _Client:
 
     def __init__(self, ready=True):
         self.ready, self.goals, self.answers, self.results = ready, [], [], []
-        self.cancelled, self.ids = [], []
+        self.cancelled, self.ids, self.handles = [], [], []
 
     def server_is_ready(self):
         return self.ready
@@ -155,13 +155,14 @@ class _Client:
         self.results.append(Future())
         result = self.results[-1]
         goal = self.goals[which]
-        self.answers[which].set_result(
-            types.SimpleNamespace(
-                accepted=accepted,
-                get_result_async=lambda: result,
-                cancel_goal_async=lambda: self.cancelled.append(goal),
-            )
+        handle = types.SimpleNamespace(
+            accepted=accepted,
+            status=GoalStatus.STATUS_EXECUTING,
+            get_result_async=lambda: result,
+            cancel_goal_async=lambda: self.cancelled.append(goal),
         )
+        self.handles.append(handle)
+        self.answers[which].set_result(handle)
 
     def finish(self, which=-1, status=GoalStatus.STATUS_SUCCEEDED, text=''):
         result = types.SimpleNamespace(error_string=text)
@@ -315,6 +316,73 @@ def test_a_goal_that_was_answered_may_take_its_time(failures):
     made.send('b')
     assert client.goals == ['a']
     assert not failures
+
+
+@pytest.mark.parametrize('one_at_a_time', [True, False])
+def test_a_goal_of_a_server_that_was_killed_is_told_and_sent_to_its_successor(
+    failures, one_at_a_time
+):
+    servers = {'first'}
+    client = _Client()  # stays ready: the dead one is remembered until the next is there
+    made = ActionChannel(
+        client,
+        one_at_a_time=one_at_a_time,
+        on_failure=failures.append,
+        servers=lambda: frozenset(servers),
+    )
+    made.send('a')
+    client.accept()
+    look(made)
+    servers.add('second')
+    look(made, 1)
+    assert failures == ['the controller was started anew']
+    assert client.goals == ['a', 'a'] if one_at_a_time else ['a']
+    servers.remove('first')
+    made.send('b')
+    if one_at_a_time:
+        client.accept()
+        look(made)
+        client.finish()
+    assert client.goals[-1] == 'b'
+    assert len(failures) == 1
+
+
+def test_a_goal_whose_server_is_found_after_its_answer_is_not_lost(failures):
+    servers = set()
+    client = _Client()
+    made = ActionChannel(
+        client, one_at_a_time=True, on_failure=failures.append, servers=lambda: frozenset(servers)
+    )
+    made.send('a')
+    client.accept()
+    look(made)
+    servers.add('first')
+    look(made)
+    assert client.goals == ['a']
+    assert not failures
+
+
+@pytest.mark.parametrize(
+    ('status', 'told'),
+    [
+        (GoalStatus.STATUS_SUCCEEDED, []),
+        (GoalStatus.STATUS_ABORTED, ['the goal did not succeed: status 6']),
+    ],
+)
+def test_a_goal_whose_result_is_lost_ends_as_its_status_says(failures, status, told):
+    client = _Client()
+    made = channel(client, failures)
+    made.send('a')
+    client.accept()
+    client.handles[0].status = status
+    made.send('b')
+    look(made, channels.NUM_LOOKS - 1)
+    assert client.goals == ['a']
+    look(made, 1)
+    assert client.goals == ['a', 'b']
+    assert failures == told
+    client.finish(0)  # after all
+    assert failures == told
 
 
 def test_a_trajectory_that_is_not_answered_fails(failures):

@@ -91,7 +91,8 @@ class PositionLimiter:
         )
         change = config.max_acceleration * dt
         velocity = np.clip(velocity, self.velocity - change, self.velocity + change)
-        most = config.max_velocity * share
+        # A limit on speed that was lowered on the way is reached by braking.
+        most = np.maximum(config.max_velocity, np.abs(self.velocity) - change) * share
         velocity = np.clip(velocity, -most, most)
         self._move(velocity, dt)
         slack = _ROUNDING * config.max_velocity * dt

@@ -63,6 +63,10 @@ class Authority:
             if each is not None:
                 each.look()
 
+    def next_tick(self) -> None:
+        """Say that a tick begins: what was said since the last one counts in it."""
+        self._takeover.next_tick()
+
     @property
     def reason(self) -> str:
         """Why it is not for us to move the robot; empty if it is."""

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
 import functools
+import math
 import time
 from typing import Any
 
@@ -53,6 +54,8 @@ class Takeover:
         actions = dict.fromkeys(a for w in ways.values() for a in w.actions)
         self._goals = {a: OtherGoals(node, a, is_own_goal) for a in actions}
         self._heard: dict[str, float] = {}
+        # When this tick and the one before began; never, as long as there was none.
+        self._tick = self._tick_before = math.inf
         self._topics = [AnyTopic(node, t, functools.partial(self._take, t)) for t in topics]
         self._rivals: list[tuple[str, str]] = []  # (node, topic of ours on which it publishes)
         self._nameless: float | None = None  # since when nobody but nameless ones publish on ours
@@ -60,6 +63,10 @@ class Takeover:
     def _take(self, topic: str, message: Any) -> None:
         del message
         self._heard[topic] = time.perf_counter()
+
+    def next_tick(self) -> None:
+        """Say that a tick begins."""
+        self._tick_before, self._tick = self._tick, time.perf_counter()
 
     def look(self) -> None:
         """Look for publishers: of the declared topics to subscribe to, and of ours."""
@@ -103,7 +110,8 @@ class Takeover:
                 return each.problem
         now = time.perf_counter()
         for topic, heard in self._heard.items():
-            if now - heard <= self._timeout:
+            # What came after the last tick counts in this one, however late that is.
+            if heard >= self._tick_before or now - heard <= self._timeout:
                 return f'{topic}, on which somebody commands'
         for action, goals in self._goals.items():
             if goals.active:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import collections
 from collections.abc import Callable
-import math
+import dataclasses
 import time
 from typing import Any
 import uuid
@@ -15,15 +15,19 @@ from rclpy.node import Node
 from unique_identifier_msgs.msg import UUID
 
 from faster_vla_ros import qos
-from faster_vla_ros.endpoint_ids import identified
+from faster_vla_ros.endpoint_ids import endpoint_id, identified
 
 # Seconds after which a gripper's goal that was rejected is tried again.
 RETRY = 0.5
-# Looks, five a second, that a server gets to accept or reject a goal: it may hang, or its answer
-# be lost for ever (`faster_vla_ros.services`). Not seconds: it may be we who stall.
+# Looks, five a second, that a server gets to accept or reject a goal, and to tell the result of
+# one that has ended: it may hang, or its answer be lost for ever (`faster_vla_ros.services`). Not
+# seconds: it may be we who stall.
 NUM_LOOKS = 6
 # Goals of ours whose numbers are kept; all but the newest few have ended long ago.
 NUM_OWN = 50
+
+
+_ENDED = (GoalStatus.STATUS_SUCCEEDED, GoalStatus.STATUS_CANCELED, GoalStatus.STATUS_ABORTED)
 
 
 class TopicChannel:
@@ -49,6 +53,27 @@ class TopicChannel:
         self._publisher.publish(message)
 
 
+def servers_of(node: Node, action: str) -> frozenset[str]:
+    """Return the ids of those who tell of goals at an action: of its servers."""
+    topic = f'{node.resolve_topic_name(action)}/_action/status'
+    return frozenset(endpoint_id(info) for info in node.get_publishers_info_by_topic(topic))
+
+
+@dataclasses.dataclass
+class _Goal:
+    """A goal on its way.
+
+    Attributes:
+        looks: that are left to its answer, or, once it has ended, to its result.
+        handle: once it is accepted.
+        servers: ids of those who were there then.
+    """
+
+    looks: int = NUM_LOOKS
+    handle: Any = None
+    servers: frozenset[str] = frozenset()
+
+
 class ActionChannel:
     """Sends goals; if only one may be on its way, the newest of the others waits.
 
@@ -64,6 +89,7 @@ class ActionChannel:
         *,
         one_at_a_time: bool,
         on_failure: Callable[[str], None],
+        servers: Callable[[], frozenset[str]] = frozenset,
     ) -> None:
         """Take the client.
 
@@ -75,15 +101,16 @@ class ActionChannel:
                 late.
             on_failure: called with a sentence when a goal was rejected, lost, not answered in time
                 or did not succeed.
+            servers: returns the ids of the action's servers. A killed one counts as ready for up
+                to 20 s, and its successor knows nothing of our goal: only its id tells.
         """
-        self._client, self._on_failure = client, on_failure
+        self._client, self._on_failure, self._servers = client, on_failure, servers
         self._one_at_a_time = one_at_a_time
         self._waiting: Any = None
         self._not_before = 0.0
         self._sent: Any = None  # newest goal
         self._newest = 0  # its number
-        self._handle: Any = None  # of the newest goal, once it is accepted
-        self._on_their_way: dict[int, float] = {}  # looks that are left to their answers
+        self._on_their_way: dict[int, _Goal] = {}
         self._answered_up_to = 0  # newest number that was accepted or rejected
         self._forgotten = 0  # goals up to this number are not sent again
         self._cancelled = 0  # goals up to this number are not wished for any more
@@ -115,10 +142,10 @@ class ActionChannel:
             return
         if time.perf_counter() < self._not_before:
             return
-        self._sent, self._waiting, self._handle, self.taken = self._waiting, None, None, False
+        self._sent, self._waiting, self.taken = self._waiting, None, False
         self._newest += 1
         number = self._newest
-        self._on_their_way[number] = NUM_LOOKS
+        self._on_their_way[number] = _Goal()
         # Ours before the server tells of it.
         goal_id = uuid.uuid4().bytes
         self._own.append(goal_id)
@@ -126,16 +153,36 @@ class ActionChannel:
         future.add_done_callback(lambda f: self._answered(number, f))
 
     def look(self) -> None:
-        """Wait no longer for the answers to goals that had all their looks."""
-        for number in self._on_their_way:
-            self._on_their_way[number] -= 1
-        late = [number for number, looks in self._on_their_way.items() if looks <= 0]
+        """Wait no longer for answers that had all their looks, nor for a killed server."""
+        self._look_at_servers()
+        for goal in self._on_their_way.values():
+            if goal.handle is None or goal.handle.status in _ENDED:
+                goal.looks -= 1
+        late = {n: goal for n, goal in self._on_their_way.items() if goal.looks <= 0}
         for number in late:
             del self._on_their_way[number]
+        for number, goal in late.items():
+            if goal.handle is not None:
+                self._judge(number, goal.handle.status)
+        unanswered = max((n for n, goal in late.items() if goal.handle is None), default=0)
         # A server that answered a newer goal is there, and follows that one.
-        if late and late[-1] > max(self._cancelled, self._answered_up_to):
-            self._send_again(late[-1])
+        if unanswered > max(self._cancelled, self._answered_up_to):
+            self._send_again(unanswered)
             self._on_failure('the controller does not answer')
+
+    def _look_at_servers(self) -> None:
+        accepted = {n: goal for n, goal in self._on_their_way.items() if goal.handle is not None}
+        if not accepted:
+            return
+        servers = self._servers()
+        for goal in accepted.values():
+            goal.servers = goal.servers or servers
+        lost = [n for n, goal in accepted.items() if servers - goal.servers]
+        for number in lost:
+            del self._on_their_way[number]
+        if self._newest in lost and self._newest > self._cancelled:
+            self._send_again(self._newest)
+            self._on_failure('the controller was started anew')
 
     def forget(self) -> None:
         """Drop a goal that waits, and send none of those on their way again."""
@@ -145,8 +192,9 @@ class ActionChannel:
         """Drop what waits and cancel what is on its way."""
         self.forget()
         self._cancelled = self._newest
-        if self._handle is not None and self._newest in self._on_their_way:
-            self._handle.cancel_goal_async()
+        newest = self._on_their_way.get(self._newest)
+        if newest is not None and newest.handle is not None:
+            newest.handle.cancel_goal_async()
 
     def _without_server(self) -> None:
         lost = bool(self._on_their_way)
@@ -174,7 +222,6 @@ class ActionChannel:
             if handle.accepted and (self._one_at_a_time or number <= self._cancelled):
                 handle.cancel_goal_async()  # nothing else could end it
             return
-        self._on_their_way[number] = math.inf
         if not handle.accepted:
             if self._waiting is None:
                 self._not_before = time.perf_counter() + RETRY
@@ -182,8 +229,7 @@ class ActionChannel:
             self._ended(number)
             self._on_failure('the goal was rejected')
             return
-        if number == self._newest:
-            self._handle = handle
+        self._on_their_way[number] = _Goal(handle=handle)
         if number <= self._cancelled:
             handle.cancel_goal_async()
         handle.get_result_async().add_done_callback(lambda f: self._finished(number, f))
@@ -193,16 +239,19 @@ class ActionChannel:
             return
         self._ended(number)
         answer = future.result()
+        self._judge(number, answer.status, getattr(answer.result, 'error_string', ''))
+
+    def _judge(self, number: int, status: int, text: str = '') -> None:
+        """Tell of a goal that ended without success."""
         # A goal that a newer one replaced ends as aborted or cancelled, which is what was wanted.
-        if answer.status == GoalStatus.STATUS_SUCCEEDED or number != self._newest:
+        if status == GoalStatus.STATUS_SUCCEEDED or number != self._newest:
             return
-        text = getattr(answer.result, 'error_string', '')
-        if answer.status == GoalStatus.STATUS_CANCELED:
+        if status == GoalStatus.STATUS_CANCELED:
             if number <= self._cancelled:
                 return
             self.taken = True
             text = f'cancelled by somebody else{f" ({text})" if text else ""}'
-        self._on_failure(f'the goal did not succeed: {text or f"status {answer.status}"}')
+        self._on_failure(f'the goal did not succeed: {text or f"status {status}"}')
 
     def _ended(self, number: int) -> None:
         self._on_their_way.pop(number, None)

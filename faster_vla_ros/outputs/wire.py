@@ -12,7 +12,7 @@ from rclpy.node import Node
 
 from faster_core.embodiment import Embodiment
 from faster_core.execution.state import Action, Tick
-from faster_vla_ros.outputs.channels import ActionChannel, TopicChannel
+from faster_vla_ros.outputs.channels import ActionChannel, servers_of, TopicChannel
 from faster_vla_ros.outputs.protocol import GOAL, is_action, Output, OutputConfig, TRAJECTORY
 
 
@@ -136,4 +136,5 @@ def _channel(
         on_failure=lambda text: on_failure(
             name, f'{name} ({config.action}): {text}', output.FAILURE_STOPS
         ),
+        servers=lambda: servers_of(node, config.action),
     )
