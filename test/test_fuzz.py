@@ -6,7 +6,7 @@ pytest.importorskip('rclpy')
 pytest.importorskip('faster_vla_msgs')
 
 from faster_core.execution.errors import CONTENT_REASONS, STATE_REASONS
-from scripts.reliability.fuzz import Fuzz, SABOTAGE
+from scripts.reliability.fuzz import Fuzz, SABOTAGE, VARIANTS
 from scripts.reliability.fuzz_dds import run
 from scripts.reliability.hostile import KINDS
 
@@ -37,6 +37,18 @@ def test_no_command_leaves_the_limits_or_the_blended_plan(fuzz):
     assert report['first_violations'] == []
     assert report['commands_checked'] > 10_000
     assert report['rows_compared_with_the_blend'] > 300
+    assert report['changes_of_limits'] > 10
+
+
+@pytest.mark.parametrize('variant', VARIANTS)
+def test_nor_with_late_ticks_or_limits_on_jerk(variant):
+    if variant == 'limits on jerk':
+        pytest.importorskip('ruckig')
+    fuzz = Fuzz(seed=1, **VARIANTS[variant])
+    fuzz.run(300)
+    report = fuzz.report()
+    assert report['first_violations'] == []
+    assert report['commands_checked'] > 3000
 
 
 def test_enough_chunks_are_executed_and_every_kind_and_every_reason_occurs(fuzz):
@@ -51,7 +63,7 @@ def test_enough_chunks_are_executed_and_every_kind_and_every_reason_occurs(fuzz)
 
 @pytest.mark.parametrize('name', SABOTAGE)
 def test_a_limit_or_the_blend_taken_out_of_the_dispatcher_is_noticed(name):
-    spoilt = Fuzz(seed=1, sabotage=name)
+    spoilt = Fuzz(seed=1, changes=SABOTAGE[name])
     for _ in range(20):
         spoilt.run(50)
         if spoilt.limits.violations or spoilt.blend.violations:

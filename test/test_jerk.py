@@ -8,6 +8,8 @@ import pytest
 
 pytest.importorskip('ruckig')
 
+import ruckig
+
 from faster_core.errors import ConfigError
 from faster_core.execution.jerk import JerkPositionLimiter, JerkVelocityLimiter
 from faster_core.execution.plan import Plan
@@ -85,6 +87,25 @@ def test_braking_changes_the_acceleration_little_by_little_and_ends_at_the_point
         before = limiter.acceleration
     assert limiter.at_rest
     assert limiter.position == pytest.approx(told, abs=1e-6)
+
+
+def test_where_the_solver_fails_it_brakes(monkeypatch):
+    # At the limits of arithmetic: found by fuzzing after a limit on speed was lowered.
+    state = (1.8127035557512492, -0.30212835101266156, 29.083405497689213)
+    limits = {'max_velocity': 0.7551772431661125, 'max_acceleration': 40.0, 'max_jerk': 400.0}
+    limiter = arm(
+        arm__position_limits=[-9.0, 9.0], **{f'arm__{k}': [v] * 2 for k, v in limits.items()}
+    )
+    limiter.position, limiter.velocity, limiter.acceleration = (np.full(2, v) for v in state)
+    goal = np.full(2, 1.97487831782565)
+    with pytest.raises(ruckig.RuckigError):
+        limiter._to(goal, TICK)
+    monkeypatch.setattr(limiter, '_beside', lambda *_: None)
+    limiter.step(goal, goal, TICK)
+    assert limiter.acceleration == pytest.approx(state[2] - 400.0 * TICK)
+    for _ in range(50):
+        limiter.settle(TICK)
+    assert limiter.at_rest
 
 
 def test_a_trajectory_to_rest_has_the_same_way():

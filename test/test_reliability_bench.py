@@ -62,7 +62,7 @@ class Stubborn(Bench):
     """No processes, no DDS: the dispatcher is disabled so many times before the robot moves."""
 
     def __init__(self, failures):
-        self._failures, self.enabled = failures, 0
+        self._failures, self.enabled, self._fifo = failures, 0, 0
         self._wire = Wire()
         self.witness = Witness(self._wire, None, LIMITS, PERIOD)
         self._wire.say(STATE, DispatcherState(action=DispatcherState.ACTION_NONE))

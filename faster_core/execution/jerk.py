@@ -73,10 +73,13 @@ class JerkPositionLimiter(PositionLimiter):
             state = self._beside(start, speed, dt)
         except (ruckig.RuckigError, ValueError):  # ValueError: to catch up would take hours
             state = None
-        if state is None or not self._can_stop(state):
+        if state is not None and self._can_stop(state):
+            return state
+        try:
             # It would swing through the end of the range: rather arrive at rest.
-            state = self._to(goal, dt)
-        return state
+            return self._to(goal, dt)
+        except ruckig.RuckigError:  # at the limits of arithmetic, mostly after a limit was lowered
+            return self._braking().at_time(dt)
 
     def slow(self, factor: float) -> None:
         """Take it that the last step took `factor` >= 1 times as long."""

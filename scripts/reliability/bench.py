@@ -61,6 +61,7 @@ class Bench:
         changes: Mapping[str, Any] | None = None,
         rows: int = 20,
         seed: int = 0,
+        fifo: int = 0,
     ) -> None:
         """Join the domain; nothing is started yet.
 
@@ -72,8 +73,10 @@ class Bench:
             changes: of the robot file's parameters of the dispatcher.
             rows: of a chunk.
             seed: of losses and of the phase between fault and tick.
+            fifo: real-time priority of dispatcher and guard (`realtime_priority` of the graphs).
         """
         self._real_node, self._sim_time, self._rows = real_node, sim_time, rows
+        self._fifo = fifo
         self.rng, self._seed = np.random.default_rng(seed), seed
         self.embodiment = Embodiment.load(EMBODIMENT)
         self.file_parameters = robot_file_parameters(ROBOT)
@@ -122,7 +125,7 @@ class Bench:
 
     # --- processes ----------------------------------------------------------------------------
 
-    def start_dispatcher(self, fifo: int = 0) -> None:
+    def start_dispatcher(self) -> None:
         """Start the dispatcher (`Processes.start`); what it commands begins anew.
 
         It wants to be heard by the guard if there is one.
@@ -134,10 +137,10 @@ class Bench:
             'faster_vla_ros.action_dispatcher',
             parameters=self.parameters | {'guard.topic': guard},
             remappings={'action_chunk': CHUNKS},
-            fifo=fifo,
+            fifo=self._fifo,
         )
 
-    def set_guard(self, wanted: bool, fifo: int = 0) -> None:
+    def set_guard(self, wanted: bool) -> None:
         """Start or end the guard, as the robot file has it; a dispatcher that knew better ends."""
         if wanted == ('guard' in self.processes):
             return
@@ -146,7 +149,7 @@ class Bench:
         if not wanted:
             self.processes.end('guard')
             return
-        self.processes.start('guard', 'faster_vla_ros.guard', files=[ROBOT], fifo=fifo)
+        self.processes.start('guard', 'faster_vla_ros.guard', files=[ROBOT], fifo=self._fifo)
 
     def start_policy(self) -> None:
         """Start the source of chunks, or the policy node, which begins by itself."""

@@ -26,6 +26,7 @@ from faster_core.provenance import git_commit
 from faster_vla_msgs.msg import DispatcherState
 from scripts.reliability import reporting
 from scripts.reliability.bench import Bench
+from scripts.reliability.processes import FIFO_HELP, take_priority
 from scripts.reliability.rows import (
     ALLOWED,
     ALLOWED_TICKS,
@@ -142,7 +143,8 @@ def run(args: argparse.Namespace, keep: Callable[[dict[str, Any]], None]) -> dic
         others = [n for n in GOES_ON if _wanted(n, args.rows)] if group == (False, False) else []
         if not chosen and not others:
             continue
-        with Bench(args.domain, real_node=real_node, sim_time=sim_time, seed=args.seed) as bench:
+        kind = {'real_node': real_node, 'sim_time': sim_time}
+        with Bench(args.domain, seed=args.seed, fifo=args.fifo, **kind) as bench:
             for row in chosen:
                 rows[row.name] = measure_row(bench, row, args.repetitions) | commit
                 found = rows[row.name]['from_trigger_ms']
@@ -182,10 +184,12 @@ def main() -> int:
     parser.add_argument(
         '--rows', nargs='*', default=[], help='only those that contain one of this'
     )
+    parser.add_argument('--fifo', type=int, default=0, help=FIFO_HELP)
     parser.add_argument('--domain', type=int, default=DOMAIN)
     parser.add_argument('--seed', type=int, default=0)
     parser.add_argument('--json', type=pathlib.Path, help='other rows in it stay')
     args = parser.parse_args()
+    take_priority(args.fifo)
 
     def keep(result: dict[str, Any]) -> None:
         reporting.write('failures', merged(result, args.json), args.json, show=False)

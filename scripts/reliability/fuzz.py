@@ -3,14 +3,17 @@
     python -m scripts.reliability.fuzz --chunks 100000 --json docs/results/fuzz.json
 
 In process and with simulated time. Chunks are messages, so the conversion is part of what is
-tried. Two arms go out as trajectories beside the ticks, so both are judged. `--sabotage` removes
-one limit, or the blend, from the dispatcher's configuration only: the observer must notice.
+tried. Two arms go out as trajectories beside the ticks, so both are judged. Ticks are uneven, and
+limits are made stricter and given back on the way. Then the same with ticks so late that speeds
+brake over the silence; with limits on jerk; and with one limit, or the blend, taken out of the
+dispatcher's configuration only: the observer must notice.
 """
 
 from __future__ import annotations
 
 import argparse
 import collections
+from collections.abc import Mapping
 import pathlib
 import sys
 import time
@@ -31,7 +34,22 @@ from scripts.reliability.observer import BlendObserver, columns, LimitObserver, 
 ROOT = pathlib.Path(__file__).resolve().parents[2]
 ROBOT = ROOT / 'config' / 'robots' / 'r1_lite.yaml'
 EMBODIMENT = ROOT / 'config' / 'embodiments' / 'r1_lite.yaml'
-TRAJECTORIES = ('left_arm', 'right_arm')
+ARMS = ('left_arm', 'right_arm')
+JERK = {
+    'left_arm.max_jerk': [400.0] * 6,
+    'right_arm.max_jerk': [2000.0] * 6,
+    'base.max_jerk': [5.0] * 3,
+}
+# Share of the chunks before which limits are changed, and what of them is left at least.
+CHANGED, LEAST = 0.02, 0.5
+# Periods between two ticks, as likely as they stand here; more than three are a silence.
+UNEVEN = (1.0, 1.0, 1.0, 1.0, 0.5, 1.7, 2.9)
+# Nothing but ticks is judged here: what a controller makes of a trajectory goes on in a silence.
+# With limits on jerk the observer's accelerations, which are of whole ticks, want even ones.
+VARIANTS = {
+    'late ticks': {'trajectories': (), 'periods': (*UNEVEN, 7.0)},
+    'limits on jerk': {'trajectories': (), 'periods': (1.0,), 'changes': JERK},
+}
 SABOTAGE = {
     'speed': {'left_arm.max_velocity': [3.0] * 6},
     'acceleration': {'base.max_acceleration': [50.0] * 3},
@@ -43,16 +61,30 @@ SABOTAGE = {
 class Fuzz:
     """A dispatcher, a robot that is where it was told to be, and two observers."""
 
-    def __init__(self, seed: int, sabotage: str = '') -> None:
-        """Set everything up; `sabotage` is a key of SABOTAGE."""
+    def __init__(
+        self,
+        seed: int,
+        *,
+        changes: Mapping[str, Any] | None = None,
+        trajectories: tuple[str, ...] = ARMS,
+        periods: tuple[float, ...] = UNEVEN,
+    ) -> None:
+        """Set everything up.
+
+        Args:
+            seed: of everything random.
+            changes: of the robot file's parameters, of which only the dispatcher hears.
+            trajectories: components that go out as trajectories, too.
+            periods: between two ticks, one as likely as another.
+        """
+        self._periods = periods
         self.rng = np.random.default_rng(seed)
         self.embodiment = Embodiment.load(EMBODIMENT)
         parameters = robot_file_parameters(ROBOT)
         self.blend_steps = parameters['blend_steps']
-        config = DispatcherConfig.from_parameters(
-            parameters | SABOTAGE.get(sabotage, {}), self.embodiment
-        )
-        self.dispatcher = Dispatcher(self.embodiment, config, TRAJECTORIES)
+        self._parameters = parameters | dict(changes or {})
+        config = DispatcherConfig.from_parameters(self._parameters, self.embodiment)
+        self.dispatcher = Dispatcher(self.embodiment, config, trajectories)
         self.period = 1.0 / config.dispatch_rate
         limits = read_limits(ROBOT, EMBODIMENT)
         self.limits = LimitObserver(limits, self.period)
@@ -70,16 +102,18 @@ class Fuzz:
             if v.position
         }
         self.commanded: np.ndarray | None = None
-        self.speed = {n: np.zeros_like(limits[n].lower) for n in TRAJECTORIES}
+        self.speed = {n: np.zeros_like(limits[n].lower) for n in trajectories}
         self.outcomes: collections.Counter = collections.Counter()
         self.sent: collections.Counter = collections.Counter()
-        self.executed = 0
+        self.executed = self.num_changes = 0
         self.pure = False  # nothing was limited since the last splice
-        self.source = HostileChunks(self.rng, self.embodiment, limits, TRAJECTORIES)
+        self.source = HostileChunks(self.rng, self.embodiment, limits, ARMS)
 
     def run(self, chunks: int) -> None:
         """Send so many chunks, a few ticks after each."""
         for _ in range(chunks):
+            if self.rng.random() < CHANGED:
+                self._change_limits()
             self._keep_enabled()
             kind = self.source.draw()
             self.sent[kind] += 1
@@ -87,6 +121,19 @@ class Fuzz:
             self._send(kind)
             for _ in range(int(self.rng.integers(1, 4))):
                 self._tick()
+
+    def _change_limits(self) -> None:
+        """Make some limits stricter, as a parameter may be set; all others are as configured."""
+        stricter = {
+            name: (np.array(self._parameters[name]) * self.rng.uniform(LEAST, 1.0)).tolist()
+            for component in self.slices
+            for name in (f'{component}.max_velocity', f'{component}.max_acceleration')
+            if name in self._parameters and self.rng.random() < 0.3
+        }
+        self.num_changes += 1
+        self.dispatcher.set_config(
+            DispatcherConfig.from_parameters(self._parameters | stricter, self.embodiment)
+        )
 
     def _keep_enabled(self) -> None:
         self._measure()
@@ -147,10 +194,10 @@ class Fuzz:
     # --- ticks --------------------------------------------------------------------------------
 
     def _tick(self) -> None:
-        late = float(self.rng.choice([1.0, 1.0, 1.0, 1.0, 0.5, 1.7, 2.9]))
+        late = float(self.rng.choice(self._periods))
         self.now += late * self.period
         self._measure()
-        tick = self.dispatcher.tick(self.now)
+        tick = self.dispatcher.tick(self.now, late * self.period)
         if tick.state.action is not Action.FOLLOW:
             self.pure = False
         if tick.state.action not in (Action.FOLLOW, Action.LIMIT):
@@ -185,6 +232,7 @@ class Fuzz:
             'chunks': total,
             'sent': dict(self.sent),
             'outcomes': dict(self.outcomes.most_common()),
+            'changes_of_limits': self.num_changes,
             'executed_share': round(self.executed / total, 4),
             'commands_checked': self.limits.num_checked,
             'rows_compared_with_the_blend': self.blend.num_compared,
@@ -199,6 +247,7 @@ def main() -> int:
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument('--chunks', type=int, default=100_000)
     parser.add_argument('--seed', type=int, default=0)
+    parser.add_argument('--variant-chunks', type=int, default=10_000, help='of each variant')
     parser.add_argument('--sabotage-chunks', type=int, default=3000)
     parser.add_argument('--json', type=pathlib.Path)
     args = parser.parse_args()
@@ -207,14 +256,20 @@ def main() -> int:
     fuzz.run(args.chunks)
     result = fuzz.report()
     result |= {'seconds': round(time.perf_counter() - start, 1), 'machine': machine}
+    result['variants'] = {}
+    for name, options in VARIANTS.items():
+        variant = Fuzz(args.seed, **options)
+        variant.run(args.variant_chunks)
+        result['variants'][name] = variant.report()
     result['sabotage'] = {}
-    for name in SABOTAGE:
-        spoilt = Fuzz(args.seed, name)
+    for name, changes in SABOTAGE.items():
+        spoilt = Fuzz(args.seed, changes=changes)
         spoilt.run(args.sabotage_chunks)
         found = spoilt.report()
         result['sabotage'][name] = found['limit_violations'] + found['blend_violations']
     reporting.write('fuzz', result, args.json)
-    violated = result['limit_violations'] + result['blend_violations']
+    reports = (result, *result['variants'].values())
+    violated = sum(r['limit_violations'] + r['blend_violations'] for r in reports)
     return int(bool(violated) or not all(result['sabotage'].values()))
 
 

@@ -27,6 +27,7 @@ from scripts.reliability.bench import Bench
 from scripts.reliability.fuzz import SABOTAGE
 from scripts.reliability.hostile import HostileChunks, SILENCE
 from scripts.reliability.observer import BlendObserver, columns
+from scripts.reliability.processes import FIFO_HELP, take_priority
 from scripts.reliability.safety import Command
 
 DOMAIN = 57
@@ -144,7 +145,7 @@ def prepare(bench: Bench, kind: str) -> None:
         bench.spin(SILENCE)
 
 
-def run(domain: int, chunks: int, seed: int, sabotage: str = '') -> dict[str, Any]:
+def run(domain: int, chunks: int, seed: int, sabotage: str = '', fifo: int = 0) -> dict[str, Any]:
     """Send chunks to a dispatcher process; returns the figures.
 
     Args:
@@ -152,9 +153,10 @@ def run(domain: int, chunks: int, seed: int, sabotage: str = '') -> dict[str, An
         chunks: how many.
         seed: of everything random.
         sabotage: key of `SABOTAGE`: one limit, or the blend, is off in the dispatcher only.
+        fifo: real-time priority of the dispatcher.
     """
     changes = LENIENT | SABOTAGE.get(sabotage, {})
-    with Bench(domain, changes=changes, seed=seed) as bench:
+    with Bench(domain, changes=changes, seed=seed, fifo=fifo) as bench:
         witness = bench.witness
         for name, place in bench.robot.place.items():  # near an end of the range
             lower, upper = bench.limits[name].lower, bench.limits[name].upper
@@ -218,13 +220,15 @@ def main() -> int:
     parser.add_argument('--chunks', type=int, default=5000)
     parser.add_argument('--sabotage-chunks', type=int, default=400)
     parser.add_argument('--seed', type=int, default=0)
+    parser.add_argument('--fifo', type=int, default=0, help=FIFO_HELP)
     parser.add_argument('--domain', type=int, default=DOMAIN)
     parser.add_argument('--json', type=pathlib.Path)
     args = parser.parse_args()
-    result = run(args.domain, args.chunks, args.seed)
+    take_priority(args.fifo)
+    result = run(args.domain, args.chunks, args.seed, fifo=args.fifo)
     result['sabotage'] = {}
     for name in SABOTAGE:
-        found = run(args.domain, args.sabotage_chunks, args.seed, name)
+        found = run(args.domain, args.sabotage_chunks, args.seed, name, args.fifo)
         result['sabotage'][name] = found['limit_violations'] + found['blend_violations']
     reporting.write('fuzz_dds', result, args.json)
     bad = result['limit_violations'] + result['blend_violations'] + result['tracebacks']

@@ -51,10 +51,11 @@ def piece(bench: Bench) -> tuple[list[float], int]:
 def run(args: argparse.Namespace) -> dict[str, Any]:
     """Measure; returns the figures."""
     machine = reporting.machine()
-    with Bench(args.domain, changes=LENIENT | {'dispatch_rate': args.rate}, rows=32) as bench:
+    changes = LENIENT | {'dispatch_rate': args.rate}
+    with Bench(args.domain, changes=changes, rows=32, fifo=args.fifo) as bench:
         floor = bench.processes.folder / 'floor.json'
-        bench.set_guard(True, fifo=args.fifo)
-        bench.start_dispatcher(fifo=args.fifo)
+        bench.set_guard(True)
+        bench.start_dispatcher()
         bench.drive(guard=True)
         if not args.idle:
             bench.processes.start(

@@ -19,7 +19,21 @@ from faster_vla_ros.compat.fastdds import local_udp_environment
 
 ROOT = pathlib.Path(__file__).resolve().parents[2]
 PR_SET_PDEATHSIG = 1
+FIFO_HELP = (
+    'real-time priority of dispatcher, guard and this process, which plays the robot and '
+    'observes; 0: none'
+)
 _LIBC = ctypes.CDLL(None, use_errno=True)
+
+
+def take_priority(fifo: int) -> None:
+    """Run this process, and the threads it starts, under SCHED_FIFO; 0: as it is.
+
+    Raises:
+        PermissionError: the user may not.
+    """
+    if fifo:
+        os.sched_setscheduler(0, os.SCHED_FIFO, os.sched_param(fifo))
 
 
 class Processes:
@@ -72,7 +86,7 @@ class Processes:
             arguments: before the ROS arguments.
             environment: variables of this process only.
             nice: added to its niceness.
-            fifo: priority under SCHED_FIFO; 0: as its starter.
+            fifo: priority under SCHED_FIFO; 0: none, although its starter may have one.
         """
         command = [sys.executable, '-m', module, *arguments]
         if parameters is not None or files or remappings:
@@ -92,7 +106,9 @@ class Processes:
             if nice:
                 os.nice(nice)
             if fifo:
-                os.sched_setscheduler(0, os.SCHED_FIFO, os.sched_param(fifo))
+                take_priority(fifo)
+            elif os.sched_getscheduler(0) == os.SCHED_FIFO:
+                os.sched_setscheduler(0, os.SCHED_OTHER, os.sched_param(0))
 
         log = (self.folder / f'{name}.log').open('ab')
         with log:

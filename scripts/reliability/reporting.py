@@ -34,13 +34,15 @@ def machine() -> dict[str, Any]:
         if line.startswith('model name'):
             cpu = line.partition(':')[2].strip()
             break
-    policy = os.sched_getscheduler(0)
+    fifo = os.sched_getscheduler(0) == os.SCHED_FIFO
     return {
         'cores': os.cpu_count(),
         'cpu': cpu,
         'kernel': platform.release(),
         'python': platform.python_version(),
-        'scheduling': 'SCHED_FIFO' if policy == os.SCHED_FIFO else 'SCHED_OTHER',
+        'scheduling': f'SCHED_FIFO {os.sched_getparam(0).sched_priority}'
+        if fifo
+        else 'SCHED_OTHER',
         'load_1min': round(os.getloadavg()[0], 2),
     }
 

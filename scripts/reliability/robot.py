@@ -13,6 +13,7 @@ from builtin_interfaces.msg import Time
 import numpy as np
 from rclpy.clock import Clock, ClockType
 from rclpy.node import Node
+from rclpy.publisher import Publisher
 from rosgraph_msgs.msg import Clock as ClockMsg
 from sensor_msgs.msg import CompressedImage, JointState
 from std_msgs.msg import Bool
@@ -68,10 +69,11 @@ class Robot:
             name: np.full(1, GRIPPER[0]) if 'gripper' in name else np.array(ARM)
             for name in FEEDBACK
         }
-        self._cameras_on, self._sim_time = cameras, sim_time
+        self._node, self._cameras_on, self._sim_time = node, cameras, sim_time
         self._clock_base = 100.0 - time.monotonic()
         speak = node.create_publisher
-        self._feedback = {n: speak(JointState, t, 5) for n, t in FEEDBACK.items()}
+        self._feedback: dict[str, Publisher] = {}
+        self.start_driver()
         self._estop = speak(Bool, 'estop', 1)
         timer = functools.partial(node.create_timer, clock=Clock(clock_type=ClockType.STEADY_TIME))
         timer(0.02, self._measure)
@@ -85,10 +87,22 @@ class Robot:
             self._clock = speak(ClockMsg, '/clock', 10)
             timer(0.01, self.tell_time)
 
+    def start_driver(self) -> None:
+        """Say where it is measured, as a driver that was just started."""
+        speak = self._node.create_publisher
+        self._feedback = {n: speak(JointState, t, 5) for n, t in FEEDBACK.items()}
+
+    def end_driver(self) -> None:
+        """Say it no more, as a driver that has ended: nobody finds it any more."""
+        for publisher in self._feedback.values():
+            self._node.destroy_publisher(publisher)
+        self._feedback = {}
+
     @property
     def connected(self) -> bool:
         """Whether somebody listens to all of the feedback."""
-        return all(p.get_subscription_count() for p in self._feedback.values())
+        heard = [p.get_subscription_count() for p in self._feedback.values()]
+        return bool(heard) and all(heard)
 
     def go(self, name: str, place: np.ndarray) -> None:
         """Take a position component to a place [d], unless the robot does not follow."""
@@ -97,6 +111,8 @@ class Robot:
 
     def recover(self) -> None:
         """Say everything again, as it is, and go where told."""
+        if not self._feedback:
+            self.start_driver()
         self.paused.clear()
         self.frozen.clear()
         self.follows = True

@@ -207,13 +207,14 @@ def _without_feedback(bench: Bench) -> Moment:
 
 
 def robot_restarts(bench: Bench) -> Moment:
-    """Feedback pauses and comes back from elsewhere: motion goes on from there."""
-    moment = feedback_stalls(bench)
+    """Its driver ends, and a new one finds it elsewhere: motion goes on from there."""
+    bench.robot.end_driver()
+    moment = _without_feedback(bench)
     bench.robot.follows = False
     new = bench.robot.place['left_arm'].copy()
     new[0] += NEAR if new[0] < ARM[0] else -NEAR
     bench.robot.place['left_arm'] = new
-    bench.robot.paused.discard('feedback')
+    bench.robot.start_driver()
     witness = bench.witness
     if not witness.state.action == STOP:
         raise BenchError(f'expected STOP until a reset: {witness.state}')

@@ -96,6 +96,14 @@ def failures() -> str:
     return _section(lines, text, 'failures', report)
 
 
+def _fuzzed(text: str, r: Mapping[str, Any]) -> str:
+    return (
+        f'| {text} | {r["chunks"]} | {100 * r["executed_share"]:.1f} % | '
+        f'{r["commands_checked"]} | {r["limit_violations"]} | {r["blend_violations"]} of '
+        f'{r["rows_compared_with_the_blend"]} |'
+    )
+
+
 def fuzz() -> str:
     """Return what random and hostile chunks came to, in process and through DDS."""
     names = {'fuzz': 'in process', 'fuzz_dds': 'through DDS'}
@@ -110,11 +118,9 @@ def fuzz() -> str:
             continue
         r = _report(name)
         noticed = ', '.join(str(r['sabotage'][k]) for k in r['sabotage'])
-        lines.append(
-            f'| {text} | {r["chunks"]} | {100 * r["executed_share"]:.1f} % | '
-            f'{r["commands_checked"]} | {r["limit_violations"]} | {r["blend_violations"]} of '
-            f'{r["rows_compared_with_the_blend"]} | {noticed} |'
-        )
+        lines.append(f'{_fuzzed(text, r)} {noticed} |')
+        for variant, found in r.get('variants', {}).items():
+            lines.append(f'{_fuzzed(f"{text}, {variant}", found)} |')
         sources.append(f'- {text}: {_source(name, r)}')
     return '\n'.join([*lines, '', *sources])
 
