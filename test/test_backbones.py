@@ -6,6 +6,7 @@ import json
 import numpy as np
 from pretrained_parts import pretrained_parts, vlm_folders
 import pytest
+from tiny_checkpoint import tiny_parts
 from tiny_vlms import image_processor, SPECIAL
 import torch
 from transformers import AutoModel
@@ -144,6 +145,63 @@ def test_gemma_2_keeps_its_softcap_and_its_layers_of_two_kinds(folders):
     for layer in parts.model.backbone.language.layers:
         layer.self_attn.attn_logit_softcapping = 0.01
     assert not torch.allclose(_prefix(parts, _pixels(56)).hidden, prefix.hidden, atol=1e-3)
+
+
+# --- precision --------------------------------------------------------------------------------
+
+# Every family, Gemma 2 with its layers of two kinds, and our own.
+KINDS = {
+    **{family: (family, {}) for family in FAMILY_NAMES},
+    'gemma2': ('paligemma', {'model_type': 'gemma2', 'query_pre_attn_scalar': 8}),
+    'gemma3': ('paligemma', {'model_type': 'gemma3_text', 'query_pre_attn_scalar': 8}),
+}
+
+
+def _parts_of(folders, kind, **fields):
+    if kind == 'small':
+        return tiny_parts(**fields)
+    family, text = KINDS[kind]
+    return pretrained_parts(folders(family, **text), **fields)
+
+
+def _floating(model):
+    return {name: b for name, b in model.named_buffers() if b.is_floating_point()}
+
+
+@pytest.mark.parametrize('kind', [*KINDS, 'small'])
+def test_rotary_frequencies_are_not_rounded_with_the_weights(folders, kind):
+    exact = _floating(Policy(_parts_of(folders, kind), device='cpu').model)
+    policy = Policy(_parts_of(folders, kind), device='cpu', dtype='bfloat16')
+    frequencies = {n: b for n, b in _floating(policy.model).items() if n.endswith('inv_freq')}
+    assert len(frequencies) >= 4  # of language model and expert, with the original ones
+    for name, buffer in frequencies.items():
+        assert buffer.dtype == torch.float32, name
+        assert torch.equal(buffer, exact[name]), name
+    others = {n: b for n, b in _floating(policy.model).items() if n not in frequencies}
+    assert {b.dtype for b in (*others.values(), *policy.model.parameters())} == {torch.bfloat16}
+    assert not [n for n in policy.model.state_dict() if n.endswith('inv_freq')]
+    assert policy.predict(policy.make_example()).values.shape == (32, 21)
+
+
+def test_angles_far_from_the_start_are_those_of_training():
+    angles = []
+    for dtype in ('float32', 'bfloat16'):
+        model = Policy(tiny_parts(), device='cpu', dtype=dtype).model
+        embeds = torch.zeros(1, 1, model.width, dtype=model.dtype)
+        angles.append(model.decoder.rotary_emb(embeds, torch.tensor([[500]])))
+    for one, other in zip(*angles, strict=True):
+        assert torch.equal(one.to(torch.bfloat16), other)
+
+
+def test_a_model_that_is_moved_again_keeps_its_frequencies_where_they_are():
+    # A graph that was captured before knows their addresses.
+    parts = tiny_parts()
+    first, second = (
+        _floating(Policy(parts, device='cpu', dtype='bfloat16').model) for _ in range(2)
+    )
+    assert {n: b.data_ptr() for n, b in first.items()} == {
+        n: b.data_ptr() for n, b in second.items()
+    }
 
 
 # --- expert ---------------------------------------------------------------------------------

@@ -22,6 +22,7 @@ from faster_core.evaluation.speed.contestants import paper_contestants
 from faster_core.evaluation.speed.presets import SPEED_PRESETS
 from faster_core.policy import Policy
 from faster_core.policy.engines import choose, ModelInputs
+from faster_core.policy.engines.drawing import draw
 from faster_core.policy.engines.stepwise import StepEngine
 
 
@@ -177,7 +178,7 @@ def test_every_step_of_every_head_can_be_captured_at_the_papers_widths(preset):
         assert features.shape == (1, len(parts.embodiment.cameras) * 256, 2048)
         engine.prefill(features, inputs)
         if contestant.head == 'flow':
-            noise = torch.zeros(1, model.horizon, model.action_dim, dtype=model.dtype)
+            noise = torch.zeros(1, model.horizon, model.action_dim)
             with pytest.raises(NotImplementedError, match='out of meta'):  # the result
                 engine.integrate(noise.to('meta'))
         else:
@@ -186,7 +187,7 @@ def test_every_step_of_every_head_can_be_captured_at_the_papers_widths(preset):
             assert logits.shape == (1, model.block_size, model.layout.codebook_size)
         if engine.whole and contestant.head != 'token':  # that of block, only longer
             with pytest.raises(NotImplementedError, match='out of meta'):
-                engine.run(inputs, SamplingConfig())
+                engine.run(inputs, SamplingConfig(), draw(model, SamplingConfig(), None))
             assert 'WholeStep' in engine.checked
 
 

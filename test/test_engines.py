@@ -11,9 +11,9 @@ from tiny_checkpoint import r1_lite, random_chunks, tiny_parts, tiny_tokenizer
 import torch
 
 from faster_core import paths
-from faster_core.decoding.sampling import gumbel, SamplingConfig
+from faster_core.decoding.sampling import confidence, gumbel, SamplingConfig
 from faster_core.errors import ConfigError
-from faster_core.policy import Policy
+from faster_core.policy import certainty, Policy
 from faster_core.policy.engines import steps
 from faster_core.tokenizer.baselines.bins import Bins, BinsConfig
 from faster_core.tokenizer.baselines.fast import Fast, FastConfig
@@ -91,6 +91,34 @@ def test_engines_give_the_codes_of_the_oracle_with_pretrained_backbones(folders,
 @pytest.mark.parametrize('engine', FASTER_OR_SLOW)
 def test_engines_draw_the_codes_of_the_oracle_from_the_same_seed(engine):
     _assert_same(tiny_parts, engine, temperature=0.8, top_k=20, seed=3)
+
+
+@pytest.mark.parametrize('temperature', [0.0, 0.9])
+@pytest.mark.parametrize('engine', ['eager', 'static'])
+def test_an_inference_asks_its_generator_once_and_only_if_it_draws(
+    engine, temperature, monkeypatch
+):
+    policy = Policy(tiny_parts(), device='cpu', engine=engine, temperature=temperature)
+    rand, asked = torch.rand, []
+
+    def counted(*shape, **options):
+        asked.append(options['device'])
+        return rand(*shape, **options)
+
+    monkeypatch.setattr(torch, 'rand', counted)
+    before = policy._generator.get_state()
+    policy.predict(policy.make_example())
+    assert asked == [torch.device('cpu')] * bool(temperature)
+    assert torch.equal(policy._generator.get_state(), before) == (not temperature)
+
+
+def test_what_is_drawn_next_does_not_depend_on_how_many_levels_were_decoded():
+    policy = Policy(tiny_parts(), device='cpu', temperature=1.5)
+    example = policy.make_example()
+    whole, following = (policy.predict(example).codes for _ in range(2))
+    policy.reset()
+    assert np.array_equal(policy.predict(example, num_levels=1).codes, whole[:1])
+    assert np.array_equal(policy.predict(example).codes, following)
 
 
 @pytest.mark.parametrize('engine', ['static', 'openvino', SLOW_INDUCTOR])
@@ -239,10 +267,11 @@ def test_the_step_that_is_captured_whole_does_what_the_stages_do(fields, tempera
 
 @pytest.mark.gpu
 @pytest.mark.parametrize('fields', [{}, {'order': 'slot', 'block_size': 6}, {'head': 'flow'}])
-def test_a_captured_inference_gives_the_chunk_of_eager_on_the_gpu(fields):
+@pytest.mark.parametrize('temperature', [0.0, 0.9])
+def test_a_captured_inference_gives_the_chunk_of_eager_on_the_gpu(fields, temperature):
+    options = {'device': 'cuda', 'dtype': 'float32', 'temperature': temperature}
     oracle, captured = (
-        Policy(tiny_parts(**fields), device='cuda', dtype='float32', engine=name)
-        for name in ('eager', 'cuda_graph')
+        Policy(tiny_parts(**fields), engine=name, **options) for name in ('eager', 'cuda_graph')
     )
     for observation in _observations(oracle, 5):
         expected = oracle.predict(observation)
@@ -294,6 +323,23 @@ def test_confidence_is_the_log_probability_and_entropy_of_every_block():
         entropy = -(log_p.exp() * log_p).sum(-1).mean()
         assert chunk.entropy[i] == pytest.approx(float(entropy), abs=1e-4)
     assert len(blocks) == len(chunk.log_prob) == policy._model.num_blocks
+
+
+@pytest.mark.parametrize('dtype', [torch.float32, torch.bfloat16])
+def test_confidence_on_a_device_is_that_of_the_host(dtype):
+    generator = torch.Generator().manual_seed(0)
+    logits = (5.0 * torch.randn(6, 1, 10, 300, generator=generator)).to(dtype)
+    chosen = list(torch.randint(0, 300, (6, 1, 10), generator=generator))
+    for expected, found in zip(
+        confidence(logits, chosen), certainty.on_device(logits, chosen), strict=True
+    ):
+        assert found == pytest.approx(expected, abs=1e-5)
+
+
+def test_logits_of_an_accelerator_stay_there(monkeypatch):
+    monkeypatch.setattr(certainty, 'on_device', lambda *_: ([-0.5], [1.5]))
+    logits = [torch.zeros(1, 2, 3, device='meta')]
+    assert certainty.certainty(logits, [torch.zeros(1, 2, device='meta')]) == ([-0.5], [1.5])
 
 
 # --- what cannot be -----------------------------------------------------------------------------

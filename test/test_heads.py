@@ -11,6 +11,8 @@ import torch
 
 from faster_core.errors import CheckpointError, ConfigError
 from faster_core.policy import checkpoint, Policy
+from faster_core.policy.engines import choose
+from faster_core.policy.engines.stepwise import StepEngine
 from faster_core.policy.flow import FlowVla
 from faster_core.policy.layout import CodeLayout, layout_of
 from faster_core.policy.model import IGNORED
@@ -185,3 +187,68 @@ def test_a_flow_head_learns_the_chunks_it_is_given():
     assert (distance.argmin(dim=1) == torch.arange(4)).all()
     others = distance + torch.eye(4) * 9.0
     assert distance.diagonal().max() < 0.75 * others.min()
+
+
+# --- precision of a flow head -----------------------------------------------------------------
+
+
+class _Steps(StepEngine):
+    """The steps as they are, staged or whole."""
+
+    name, whole = 'steps', True
+
+    def compile(self, step, example):
+        return step
+
+
+@pytest.fixture
+def _engines(monkeypatch):
+    monkeypatch.setattr(choose, 'ENGINES', {**choose.ENGINES, _Steps.name: _Steps})
+
+
+def _flow_policy(dtype, engine):
+    """Return a policy, and lists of the times and chunks its passes get and of what they see."""
+    policy = Policy(tiny_parts(head='flow'), device='cpu', dtype=dtype, engine=engine)
+    model, given, waves = policy.model, [], []
+    velocity_over = model.velocity_over
+
+    def noted(noisy, time, *others):
+        given.append((noisy, time))
+        return velocity_over(noisy, time, *others)
+
+    model.velocity_over = noted
+    model.time_mlp.register_forward_pre_hook(
+        lambda _, inputs: waves.append(inputs[0][..., model.width :])
+    )
+    return policy, given, waves
+
+
+@pytest.mark.usefixtures('_engines')
+@pytest.mark.parametrize('staged', [False, True])
+@pytest.mark.parametrize('engine', ['eager', 'static', 'steps'])
+def test_a_flow_in_bfloat16_knows_its_time_and_its_chunk_in_float32(engine, staged):
+    made = [_flow_policy(dtype, engine) for dtype in ('float32', 'bfloat16')]
+    observation = next(_observations(made[0][0], 1))
+    for policy, *_ in made:
+        policy.predict(observation, staged=staged)
+    (_, _, exact), (_, given, rounded) = made
+    assert len(exact) == len(rounded) == len(given) == 10
+    for one, other in zip(exact, rounded, strict=True):
+        assert other.dtype == torch.bfloat16
+        assert torch.equal(one.to(torch.bfloat16), other)
+    assert {tensor.dtype for pair in given for tensor in pair} == {torch.float32}
+
+
+def test_a_flow_in_float32_takes_plain_euler_steps():
+    model = tiny_parts(head='flow').model
+    policy = Policy(tiny_parts(head='flow'), device='cpu')
+    inputs = policy._inputs(next(_observations(policy, 1)))
+    noise = torch.randn(1, 32, 21, generator=torch.Generator().manual_seed(0))
+    with torch.inference_mode():
+        prefix = model.encode(
+            model.backbone.vision(inputs.pixels), inputs.text_ids, inputs.text_valid, inputs.state
+        )
+        chunk = noise
+        for k in range(10):
+            chunk = chunk - model.velocity(chunk, torch.tensor([1.0 - k / 10]), prefix) / 10
+        assert torch.equal(model.integrate(prefix, noise), chunk)

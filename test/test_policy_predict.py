@@ -8,6 +8,7 @@ import pytest
 from tiny_checkpoint import INSTRUCTIONS, make_tiny_checkpoint, tiny_parts
 import torch
 
+from faster_core.decoding.sampling import SamplingConfig
 from faster_core.errors import ConfigError, DecodeError, InstructionError, ObservationError
 from faster_core.policy import Policy
 from faster_core.policy.images import to_square
@@ -289,6 +290,25 @@ def test_bfloat16_on_the_cpu_predicts_in_range(checkpoint, policy):
     assert values.dtype == np.float32
     normalizer = policy._tokenizer.normalizer
     assert (np.abs(values - normalizer.centre) < 1.51 * normalizer.half_range).all()
+
+
+def test_images_are_scaled_before_they_are_rounded_to_bfloat16():
+    policy = Policy(tiny_parts(), device='cpu', dtype='bfloat16')
+    seen, backbone = [], policy.model.backbone
+    stem = backbone.vlm.vision_tower.embeddings.patch_embedding
+    stem.register_forward_pre_hook(lambda _, inputs: seen.append(inputs[0]))
+    pixels = torch.arange(256, dtype=torch.uint8).repeat(36 * 3).view(1, 96, 96, 3)
+    with torch.inference_mode():
+        backbone.features(pixels)
+    exact = pixels.permute(0, 3, 1, 2).double() / 127.5 - 1.0
+    assert torch.equal(seen[0], exact.to(torch.bfloat16))
+
+
+def test_the_last_observation_can_be_decoded_again(checkpoint):
+    policy = Policy.from_pretrained(checkpoint, device='cpu')
+    chunk = policy.predict(_observation(policy))
+    tokens = policy.decode_again(SamplingConfig())
+    assert np.array_equal(policy._codes(tokens), chunk.codes)
 
 
 def test_a_policy_that_reads_its_state_as_text_predicts_and_sees_it():

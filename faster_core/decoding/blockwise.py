@@ -61,6 +61,7 @@ def decode(
     batch: int = 1,
     device: torch.device | str = 'cpu',
     generator: torch.Generator | None = None,
+    noise: torch.Tensor | None = None,
     on_block: Callable[[Block], None] | None = None,
 ) -> torch.Tensor:
     """Decode the first `num_blocks` blocks (all by default) with a cache.
@@ -75,6 +76,7 @@ def decode(
         batch: B.
         device: where tokens live.
         generator: source of randomness.
+        noise: in its place, of `gumbel`, [num_blocks, B, block_size, top_k]; unused when greedy.
         on_block: called after every pass.
 
     Returns:
@@ -90,7 +92,7 @@ def decode(
     for j in range(num_blocks):
         start = time.perf_counter_ns()
         logits = model.block_logits(inputs, j, prefix)
-        chosen = sample(logits, sampling, generator)
+        chosen = sample(logits, sampling, generator, None if noise is None else noise[j])
         inputs = chosen + model.token_offset(j)
         blocks.append(inputs)
         if on_block is not None:

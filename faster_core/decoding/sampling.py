@@ -32,7 +32,10 @@ class SamplingConfig:
 
 
 def sample(
-    logits: torch.Tensor, config: SamplingConfig, generator: torch.Generator | None = None
+    logits: torch.Tensor,
+    config: SamplingConfig,
+    generator: torch.Generator | None = None,
+    noise: torch.Tensor | None = None,
 ) -> torch.Tensor:
     """Draw one token per position.
 
@@ -40,14 +43,17 @@ def sample(
         logits: [..., V].
         config: temperature and top-k.
         generator: source of randomness; unused when greedy.
+        noise: in its place, of `gumbel`, [..., top_k].
 
     Returns:
         int64 [...].
     """
     if config.temperature == 0.0:
         return logits.argmax(dim=-1)
-    shape = (*logits.shape[:-1], min(config.top_k, logits.shape[-1]))
-    return choose(logits, config, gumbel(shape, generator, logits.device))
+    if noise is None:
+        shape = (*logits.shape[:-1], min(config.top_k, logits.shape[-1]))
+        noise = gumbel(shape, generator, logits.device)
+    return choose(logits, config, noise)
 
 
 def gumbel(

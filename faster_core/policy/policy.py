@@ -13,16 +13,19 @@ import torch
 from faster_core.chunk import ActionChunk, StageTiming
 from faster_core.data.reference import ABSOLUTE, reference_of
 from faster_core.decoding.blockwise import Block
-from faster_core.decoding.sampling import confidence, SamplingConfig
+from faster_core.decoding.sampling import SamplingConfig
 from faster_core.embodiment import Embodiment
 from faster_core.errors import ConfigError, DecodeError
 from faster_core.observation import Observation
 from faster_core.policy import checkpoint
+from faster_core.policy.certainty import certainty
 from faster_core.policy.engines import make_engine, ModelInputs
+from faster_core.policy.engines.drawing import draw
 from faster_core.policy.flow import FlowVla
 from faster_core.policy.images import to_square
 from faster_core.policy.inputs import state_input
 from faster_core.policy.model import FasterVla
+from faster_core.policy.precision import move
 
 DTYPES = {'float32': torch.float32, 'bfloat16': torch.bfloat16}
 
@@ -61,13 +64,13 @@ class Policy:
         if dtype not in DTYPES:
             raise ConfigError(f'dtype: expected auto or {", ".join(DTYPES)}, found {dtype!r}')
         self._parts = parts
-        self._model = parts.model.to(self._device, DTYPES[dtype]).eval()
+        self._model = move(parts.model, self._device, DTYPES[dtype]).eval()
         self._tokenizer = parts.tokenizer
         if hasattr(self._tokenizer, 'model'):
             self._tokenizer.model.to(self._device)
         self._engine = make_engine(engine, self._model, self._tokenizer)
         self._sampling = SamplingConfig(temperature=temperature, top_k=top_k)
-        self._generator = torch.Generator(self._device)
+        self._generator = torch.Generator()
         self._seed = seed
         self._text: tuple[str, tuple[torch.Tensor, torch.Tensor]] | None = None
         self._state_names = [f'{c.name}/{n}' for c in self.embodiment.state for n in c.names]
@@ -195,6 +198,7 @@ class Policy:
             getattr(self._tokenizer.config, 'reference', ABSOLUTE),
         )
         inputs = self._inputs(observation)
+        noise = draw(self._model, self._sampling, self._generator)
         preprocess = clock.lap()
         vision = prefill = 0.0
         self._sequence_id += 1
@@ -227,7 +231,7 @@ class Policy:
         passes: list[float] = []
         at_once = self._engine.whole and not staged
         if at_once and num_levels is None and on_chunk is None:
-            made = self._engine.run(inputs, self._sampling, self._generator)
+            made = self._engine.run(inputs, self._sampling, noise)
             passes.append(clock.lap())
             values = self._tokenizer.physical(made.chunk)
             return chunk(values, **self._coded(made.tokens, made.logits[:, None]))
@@ -236,7 +240,7 @@ class Policy:
         self._engine.prefill(features, inputs)
         prefill = clock.lap()
         if self._parts.config.head == 'flow':
-            values = self._tokenizer.physical(self._flow())
+            values = self._tokenizer.physical(self._engine.integrate(noise)[0])
             passes.append(clock.lap())
             return chunk(values)
         blocks: list[Block] = []
@@ -252,18 +256,20 @@ class Policy:
         tokens = self._engine.decode(
             self._sampling,
             num_blocks=self._num_blocks(num_levels),
-            generator=self._generator,
+            noise=noise,
             on_block=on_block,
         )
         clock.lap()
         coded = self._coded(tokens, [b.logits for b in blocks])
         return chunk(self._engine.detokenize(coded['codes']), **coded)
 
+    @torch.inference_mode()
     def decode_again(
         self, sampling: SamplingConfig, on_block: Callable[[Block], None] | None = None
     ) -> torch.Tensor:
         """Decode the last observation once more; return token ids [1, n] in decoding order."""
-        return self._engine.decode(sampling, generator=self._generator, on_block=on_block)
+        noise = draw(self._model, sampling, self._generator)
+        return self._engine.decode(sampling, noise=noise, on_block=on_block)
 
     def _coded(self, tokens: torch.Tensor, logits: Sequence[torch.Tensor]) -> dict[str, Any]:
         """Return codes and confidence of token ids [1, n] and the logits of their blocks."""
@@ -271,20 +277,12 @@ class Policy:
             return {}
         size, model = self._model.block_size, self._model
         chosen = [part - model.token_offset(i) for i, part in enumerate(tokens.split(size, dim=1))]
-        log_prob, entropy = confidence(logits, chosen)
+        log_prob, entropy = certainty(logits, chosen)
         return {
             'codes': self._codes(tokens),
             'log_prob': tuple(log_prob),
             'entropy': tuple(entropy),
         }
-
-    def _flow(self) -> np.ndarray:
-        """Return the normalised chunk [H, D]."""
-        shape = (1, self._tokenizer.horizon, self._tokenizer.action_dim)
-        noise = torch.randn(
-            shape, generator=self._generator, device=self._device, dtype=self._engine.dtype
-        )
-        return self._engine.integrate(noise)[0]
 
     def _codes(self, tokens: torch.Tensor) -> np.ndarray:
         """Return what the tokenizer decodes, of one chunk, from token ids [1, n]."""

@@ -62,5 +62,5 @@ class SmallBackbone(Backbone):
 
     def features(self, pixels: torch.Tensor) -> torch.Tensor:
         """Encode images uint8 [M, size, size, 3] to [M, tokens_per_image, width]."""
-        scaled = pixels.permute(0, 3, 1, 2).to(self.camera.dtype) / 127.5 - 1.0
-        return self.vlm.get_image_features(scaled).pooler_output
+        scaled = pixels.permute(0, 3, 1, 2).to(torch.float32) / 127.5 - 1.0
+        return self.vlm.get_image_features(scaled.to(self.camera.dtype)).pooler_output

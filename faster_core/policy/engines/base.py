@@ -82,14 +82,14 @@ class Engine(abc.ABC):
         sampling: SamplingConfig,
         *,
         num_blocks: int | None = None,
-        generator: torch.Generator | None = None,
+        noise: torch.Tensor | None = None,
         on_block: Callable[[Block], None] | None = None,
     ) -> torch.Tensor:
         """Return token ids int64 [1, n] (`decoding.blockwise.decode`)."""
 
     @abc.abstractmethod
     def integrate(self, noise: torch.Tensor) -> np.ndarray:
-        """Return the normalised chunk [1, H, D] that a flow head makes of noise."""
+        """Return the normalised chunk [1, H, D] of a flow head from noise (`drawing.draw`)."""
 
     def detokenize(self, codes: np.ndarray, num_levels: int | None = None) -> np.ndarray:
         """Return the chunk [H, D], SI units, of codes of one chunk."""
@@ -101,7 +101,13 @@ class Engine(abc.ABC):
         self,
         inputs: ModelInputs,
         sampling: SamplingConfig,
-        generator: torch.Generator | None = None,
+        noise: torch.Tensor | None = None,
     ) -> WholeResult:
-        """Do everything from images to the normalised chunk, if `whole`."""
+        """Do everything from images to the normalised chunk, if `whole`.
+
+        Args:
+            inputs: the observation.
+            sampling: how codes are chosen.
+            noise: of `drawing.draw` with that sampling.
+        """
         raise NotImplementedError(f'engine {self.name} works stage by stage')

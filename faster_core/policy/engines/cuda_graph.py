@@ -42,6 +42,7 @@ class CudaGraphEngine(StepEngine):
             ConfigError: it does something that cannot be captured.
         """
         inputs = [tensor.clone() for tensor in example]
+        # Given to the capture too: torch's own stream stays on the device of the first capture.
         stream = torch.cuda.Stream(self.device)
         stream.wait_stream(torch.cuda.current_stream(self.device))
         graph = torch.cuda.CUDAGraph()
@@ -51,17 +52,36 @@ class CudaGraphEngine(StepEngine):
                     for _ in range(WARMUP):
                         step(*inputs)
                 torch.cuda.current_stream(self.device).wait_stream(stream)
-                with torch.cuda.graph(graph):
+                with torch.cuda.graph(graph, stream=stream):
                     made = step(*inputs)
         except RuntimeError as e:
             raise ConfigError(
                 f'engine cuda_graph cannot capture {type(step).__name__} of this model: {e}'
             ) from e
 
-        def run(*arguments: torch.Tensor) -> Any:
-            for kept, argument in zip(inputs, arguments, strict=True):
-                kept.copy_(argument, non_blocking=True)
-            graph.replay()
-            return made
+        return _Recorded(step, graph, inputs, made)
 
-        return run
+
+class _Recorded:
+    """A step that was captured, and all that its kernels read and write.
+
+    Kernels know addresses, not tensors: of the weights, of the step's own buffers, of inputs and
+    results. Whatever of these is freed is given to the next tensor that is made.
+    """
+
+    def __init__(
+        self,
+        step: nn.Module,
+        graph: torch.cuda.CUDAGraph,
+        inputs: Sequence[torch.Tensor],
+        made: Any,
+    ) -> None:
+        self._step, self._graph = step, graph
+        self._inputs, self._made = inputs, made
+
+    def __call__(self, *arguments: torch.Tensor) -> Any:
+        """Run; the next run overwrites what this one returns."""
+        for kept, argument in zip(self._inputs, arguments, strict=True):
+            kept.copy_(argument, non_blocking=True)
+        self._graph.replay()
+        return self._made

@@ -39,7 +39,7 @@ class EagerEngine(Engine):
         sampling: SamplingConfig,
         *,
         num_blocks: int | None = None,
-        generator: torch.Generator | None = None,
+        noise: torch.Tensor | None = None,
         on_block: Callable[[Block], None] | None = None,
     ) -> torch.Tensor:
         """Return token ids int64 [1, n]."""
@@ -47,9 +47,9 @@ class EagerEngine(Engine):
             self.model,
             self._prefix,
             sampling=sampling,
+            noise=noise,
             num_blocks=num_blocks,
             device=self.device,
-            generator=generator,
             on_block=on_block,
         )
 

@@ -143,7 +143,10 @@ class VelocityStep(nn.Module):
         valid: torch.Tensor,
         last: torch.Tensor,
     ) -> torch.Tensor:
-        """Return the velocity [1, H, D] of a chunk at time [1]; the rest as in `BlockStep`."""
+        """Return the velocity of a chunk, both float32 [1, H, D], at time float32 [1].
+
+        The rest as in `BlockStep`.
+        """
         return self.model.velocity_over(noisy, time, _Buffers(keys, values), valid, last)
 
 
@@ -201,8 +204,7 @@ class WholeStep(nn.Module):
             text_valid: bool [1, L].
             state: as `ModelInputs.state`.
             present: bool [1, cameras].
-            noise: of a flow head where it starts, [1, H, D]; else for drawing codes, [blocks, 1,
-                block_size, top_k] (`sampling.gumbel`), unused when greedy.
+            noise: of `drawing.draw`; anything when greedy.
 
         Returns:
             chunk [1, H, D], ids [1, N] and logits [blocks, block_size, K]; the last two empty of
@@ -234,7 +236,8 @@ class WholeStep(nn.Module):
         return self.vq(codes), ids, torch.stack(logits)
 
     def _flow(self, noise: torch.Tensor, *prefix: torch.Tensor) -> torch.Tensor:
-        step, chunk, count = VelocityStep(self.model), noise, self.model.config.flow_steps
+        step, chunk = VelocityStep(self.model), noise.float()
+        count = self.model.config.flow_steps
         for k in range(count):
             time = chunk.new_full((1,), 1.0 - k / count)
             chunk = chunk - step(chunk, time, *prefix) / count

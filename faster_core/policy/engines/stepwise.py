@@ -11,7 +11,7 @@ import torch
 from torch import nn
 
 from faster_core.decoding.blockwise import Block, decode
-from faster_core.decoding.sampling import gumbel, SamplingConfig
+from faster_core.decoding.sampling import SamplingConfig
 from faster_core.policy.engines import steps
 from faster_core.policy.engines.base import Engine, ModelInputs, WholeResult
 from faster_core.policy.flow import FlowVla
@@ -93,7 +93,7 @@ class StepEngine(Engine):
         sampling: SamplingConfig,
         *,
         num_blocks: int | None = None,
-        generator: torch.Generator | None = None,
+        noise: torch.Tensor | None = None,
         on_block: Callable[[Block], None] | None = None,
     ) -> torch.Tensor:
         """Return token ids int64 [1, n]."""
@@ -101,15 +101,15 @@ class StepEngine(Engine):
             _Blocks(self),
             None,
             sampling=sampling,
+            noise=noise,
             num_blocks=num_blocks,
             device=self.device,
-            generator=generator,
             on_block=on_block,
         )
 
     def integrate(self, noise: torch.Tensor) -> np.ndarray:
         """Return the normalised chunk [1, H, D]."""
-        chunk, count = noise, self.model.config.flow_steps
+        chunk, count = noise.float(), self.model.config.flow_steps
         for k in range(count):
             time = chunk.new_full((1,), 1.0 - k / count)
             arguments = (chunk, time, self._keys, self._values, self._valid, self._last)
@@ -146,10 +146,25 @@ class StepEngine(Engine):
         self,
         inputs: ModelInputs,
         sampling: SamplingConfig,
-        generator: torch.Generator | None = None,
+        noise: torch.Tensor | None = None,
     ) -> WholeResult:
-        """Run the whole inference as one step."""
-        arguments = self._arguments(inputs, sampling, generator)
+        """Run the whole inference as one step.
+
+        Raises:
+            ValueError: there is no noise, and it is needed.
+        """
+        if noise is None:
+            if not self._codes or sampling.temperature > 0.0:
+                raise ValueError('a flow head or a positive temperature needs noise, found None')
+            noise = torch.zeros(1, device=self.device)
+        arguments = (
+            inputs.pixels,
+            inputs.text_ids,
+            inputs.text_valid,
+            inputs.state,
+            self._present(inputs),
+            noise,
+        )
         if self._whole is None or self._whole[0] != sampling:
             vq = self.tokenizer if self._codes else None
             whole = steps.WholeStep(self.model, vq, sampling).to(self.device).eval()
@@ -158,37 +173,6 @@ class StepEngine(Engine):
         values: np.ndarray = chunk[0].float().cpu().numpy()
         # The next run overwrites what it gives.
         return WholeResult(chunk=values.copy(), tokens=tokens.clone(), logits=logits.clone())
-
-    def _arguments(
-        self,
-        inputs: ModelInputs,
-        sampling: SamplingConfig,
-        generator: torch.Generator | None,
-    ) -> tuple[torch.Tensor, ...]:
-        model = self.model
-        if self._codes:
-            top_k = min(sampling.top_k, model.layout.codebook_size)
-            shape = (model.num_blocks, 1, model.block_size, top_k)
-            if sampling.temperature == 0.0:
-                noise = torch.zeros(1, device=self.device)
-            else:
-                noise = gumbel(shape, generator, self.device)
-        else:
-            noise = torch.randn(
-                (1, model.horizon, model.action_dim),
-                generator=generator,
-                device=self.device,
-                dtype=self.dtype,
-            )
-        present = self._present(inputs)
-        return (
-            inputs.pixels,
-            inputs.text_ids,
-            inputs.text_valid,
-            inputs.state,
-            present,
-            noise,
-        )
 
 
 class _Blocks:
