@@ -2,12 +2,19 @@
 
 from __future__ import annotations
 
+import os
 import pathlib
 import subprocess
 
+# Names the commit where a copy of the source tree has no history.
+COMMIT = 'FASTER_VLA_COMMIT'
+
 
 def git_commit() -> str:
-    """Return the commit of the source tree, '+changes' if it has any; '' outside of one."""
+    """Return the commit of the source tree, '+changes' if it has any.
+
+    Outside of a repository it is what the environment variable `FASTER_VLA_COMMIT` says, or ''.
+    """
     folder = pathlib.Path(__file__).resolve().parent
     try:
         run = subprocess.run(
@@ -19,5 +26,5 @@ def git_commit() -> str:
             check=True,
         )
     except (OSError, subprocess.SubprocessError):
-        return ''
+        return os.environ.get(COMMIT, '')
     return run.stdout.strip()

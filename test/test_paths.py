@@ -73,6 +73,17 @@ def test_commit_of_a_clean_tree_is_40_digits_and_changes_are_said(tmp_path, monk
 def test_outside_of_a_source_tree_the_commit_is_empty(tmp_path, monkeypatch):
     monkeypatch.setattr(provenance, '__file__', str(tmp_path / 'provenance.py'))
     monkeypatch.setenv('GIT_CEILING_DIRECTORIES', str(tmp_path.parent))
+    monkeypatch.delenv('FASTER_VLA_COMMIT', raising=False)
     assert provenance.git_commit() == ''
     monkeypatch.setenv('PATH', str(tmp_path))  # no git at all
     assert provenance.git_commit() == ''
+
+
+def test_a_copy_without_history_is_told_its_commit_and_a_repository_is_not(tmp_path, monkeypatch):
+    monkeypatch.setenv('FASTER_VLA_COMMIT', 'abc123')
+    monkeypatch.setattr(provenance, '__file__', str(tmp_path / 'provenance.py'))
+    monkeypatch.setenv('GIT_CEILING_DIRECTORIES', str(tmp_path.parent))
+    assert provenance.git_commit() == 'abc123'
+    _git(tmp_path, 'init')
+    _git(tmp_path, 'commit', '--allow-empty', '-m', 'first')
+    assert re.fullmatch('[0-9a-f]{40}', provenance.git_commit())

@@ -383,12 +383,13 @@ class _Training:
         """Write state and checkpoint; return how good the averaged weights are."""
         if average is None:
             return {}
+        main = self.accelerator.is_main_process
         tensors = pack(
-            model=whole(trainee.state_dict()),
-            average=whole(average.values),
-            optimizer=whole(optimizer_tensors(optimizer)),
+            model=whole(trainee.state_dict(), keep=main),
+            average=whole(average.values, keep=main),
+            optimizer=whole(optimizer_tensors(optimizer), keep=main),
         )
-        if not self.accelerator.is_main_process:
+        if not main:
             return {}
         parts, config, device = self.parts, self.config, self.accelerator.device
         parts.model.load_state_dict(trainee.plain(unpack(tensors, 'average')))

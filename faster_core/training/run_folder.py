@@ -112,8 +112,7 @@ class RunFolder:
         """Write everything a resume needs; an interrupted write leaves the last state."""
         partial = self.path / 'state.partial'
         metadata = {'step': str(step), 'extra': json.dumps(dict(extra))}
-        unshared = {k: v.detach().clone().contiguous() for k, v in tensors.items()}
-        save_file(unshared, str(partial), metadata=metadata)
+        save_file(_unshared(tensors), str(partial), metadata=metadata)
         partial.replace(self.path / 'state.safetensors')
 
     def load_state(self) -> tuple[int, dict[str, torch.Tensor], dict[str, Any]] | None:
@@ -132,6 +131,19 @@ class RunFolder:
             return int(metadata['step']), tensors, json.loads(metadata['extra'])
         except (SafetensorError, KeyError, ValueError, TypeError) as e:
             raise CheckpointError(f'state {path}: {e}') from e
+
+
+def _unshared(tensors: Mapping[str, torch.Tensor]) -> dict[str, torch.Tensor]:
+    """Return tensors as safetensors takes them; only those are copied that it would refuse."""
+    seen, own = set(), {}
+    for name, value in tensors.items():
+        storage = value.untyped_storage()
+        complete = storage.nbytes() == value.numel() * value.element_size()
+        if not complete or not value.is_contiguous() or storage.data_ptr() in seen:
+            value = value.detach().clone(memory_format=torch.contiguous_format)
+        seen.add(storage.data_ptr())
+        own[name] = value.detach()
+    return own
 
 
 @functools.cache

@@ -14,10 +14,22 @@ def local(value: torch.Tensor) -> torch.Tensor:
     return value.to_local() if isinstance(value, DTensor) else value
 
 
-def whole(tensors: Mapping[str, torch.Tensor]) -> dict[str, torch.Tensor]:
-    """Return copies on the CPU of whole tensors. With FSDP every process must call it."""
-    full = {k: v.full_tensor() if isinstance(v, DTensor) else v for k, v in tensors.items()}
-    return {k: v.detach().to('cpu', copy=True) for k, v in full.items()}
+def whole(tensors: Mapping[str, torch.Tensor], *, keep: bool = True) -> dict[str, torch.Tensor]:
+    """Return copies on the CPU of whole tensors. With FSDP every process must call it.
+
+    One after the other: beside its own parts a device holds the whole of one tensor at a time.
+
+    Args:
+        tensors: whole or cut up, the same names in the same order in every process.
+        keep: False: help the others to theirs, and return nothing.
+    """
+    kept = {}
+    for name, value in tensors.items():
+        full = value.full_tensor() if isinstance(value, DTensor) else value
+        if keep:
+            kept[name] = full.detach().to('cpu', copy=True)
+        del full
+    return kept
 
 
 def like(value: torch.Tensor, example: torch.Tensor) -> torch.Tensor:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
 import torch
@@ -11,7 +11,7 @@ from faster_core import paths
 from faster_core.errors import ConfigError
 from faster_core.evaluation.machine import num_cores
 from faster_core.evaluation.speed.contestants import demo_contestants, paper_contestants
-from faster_core.evaluation.speed.measure import available_engines, measure
+from faster_core.evaluation.speed.measure import available_engines, measure, OnReport
 from faster_core.evaluation.speed.presets import DEMO, speed_preset
 from faster_core.policy.engines import ENGINES
 from faster_core.policy.policy import choose_device, DTYPES
@@ -26,11 +26,14 @@ def compare(
     checkpoint: str = '',
     engines: Sequence[str] = (),
     heads: Sequence[str] = (),
+    only: Mapping[str, Sequence[str]] | None = None,
     device: str = 'auto',
     dtype: str = 'auto',
     threads: int | None = None,
     runs: int = 100,
+    deadline: float | None = None,
     on_round: Callable[[], None] | None = None,
+    on_report: OnReport | None = None,
 ) -> dict[str, Any]:
     """Build the heads of a preset and time them (`measure`).
 
@@ -40,22 +43,27 @@ def compare(
         checkpoint: of 'demo'; empty: the shipped one.
         engines: only these; empty: all that can run.
         heads: only these; empty: all.
+        only: engine -> heads, for engines that do not run all of them.
         device: 'auto', 'cpu', 'cuda', ...
         dtype: 'auto' (bfloat16 on CUDA, else float32), 'float32' or 'bfloat16'.
         threads: of torch; None: all cores.
         runs: rounds that count.
+        deadline: when to begin nothing new (`time.monotonic`, seconds).
         on_round: called after every round.
+        on_report: called with the report so far, every few rounds.
 
     Raises:
-        ConfigError: an unknown preset, engine, head, device or dtype.
+        ConfigError: an unknown preset, engine, head, device or dtype; nothing could be measured.
     """
-    where = choose_device(device)
+    where, only = choose_device(device), only or {}
     if dtype == 'auto':
         dtype = 'bfloat16' if where.type == 'cuda' else 'float32'
     for name, given, known in (
         ('dtype', [dtype], DTYPES),
         ('engines', engines, ENGINES),
         ('heads', heads, HEADS),
+        ('only', only, ENGINES),
+        *(('only', few, HEADS) for few in only.values()),
     ):
         if unknown := [value for value in given if value not in known]:
             raise ConfigError(f'{name}: expected of {", ".join(known)}, found {unknown}')
@@ -73,5 +81,8 @@ def compare(
         device=where,
         dtype=dtype,
         runs=runs,
+        only=only,
+        deadline=deadline,
         on_round=on_round,
+        on_report=on_report,
     )
