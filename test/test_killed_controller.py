@@ -110,7 +110,9 @@ def test_the_goal_goes_to_the_successor(controllers):
         told = len(failures)
         second = controllers()
         assert followed(second.log, 'close'), failures
-        assert 'the controller was started anew' in failures[told:]
+        # Whether the dead one counted as ready up to the end, as it mostly does, or not.
+        assert set(failures[told:]) <= {'the controller was started anew', 'there is no server'}
+        assert failures[told:]
     finally:
         executor.shutdown()
         client.destroy()
