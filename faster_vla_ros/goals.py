@@ -20,6 +20,8 @@ from std_srvs.srv import SetBool
 from unique_identifier_msgs.msg import UUID
 
 from faster_vla_msgs.action import ExecuteInstruction
+from faster_vla_msgs.msg import DispatcherState
+from faster_vla_ros import qos
 from faster_vla_ros.ages import Ages, Moment
 from faster_vla_ros.conversions import duration_from_seconds, seconds_from_stamp
 from faster_vla_ros.instructions import NOT_ACTIVE
@@ -47,6 +49,9 @@ class Goal:
         last_chunk: when the newest chunk came, or none could be expected.
         num_before, num_reported: of the node's chunks, at the start and in the newest feedback.
         motion: whether the dispatcher was asked to enable motion.
+        enabled: whether it has answered that motion is enabled.
+        moving: whether it has said since that motion is enabled.
+        num_off: how often it has said since that it is not, in a row.
         disabled: its answer when it was asked to disable motion again.
         motion_off: whether it has no motion enabled for this goal, as far as is known.
     """
@@ -59,6 +64,9 @@ class Goal:
     num_before: int = 0
     num_reported: int = 0
     motion: bool = False
+    enabled: bool = False
+    moving: bool = False
+    num_off: int = 0
     disabled: Future | None = None
     motion_off: bool = True
 
@@ -67,13 +75,18 @@ class GoalServer:
     """Runs goals of the action and of the services; all in the executor's thread."""
 
     def __init__(self, node: PolicyNode) -> None:
-        """Create the action server and the client of the dispatcher's enable service."""
+        """Create the action server; listen to the dispatcher and its enable service."""
         self._node = node
         group = ReentrantCallbackGroup()
         self._service = node.resolve_service_name(node.config['enable_service'])
         self._enable = node.create_client(
             SetBool, node.config['enable_service'], callback_group=group
         )
+        self._state = None
+        if topic := node.config['state_topic']:
+            self._state = qos.subscription(
+                node, DispatcherState, topic, self._on_state, qos.LATCHED
+            )
         self._server = ActionServer(
             node,
             ExecuteInstruction,
@@ -113,6 +126,8 @@ class GoalServer:
         self._give_up(self._answers)
         self._server.destroy()
         self._node.destroy_client(self._enable)
+        if self._state is not None:
+            self._node.destroy_subscription(self._state)
 
     def start(self, instruction: str) -> str:
         """Begin a goal without the action; returns why not, empty if it runs."""
@@ -135,6 +150,20 @@ class GoalServer:
     def end(self, why: str) -> None:
         """End the running goal because the node is not active any more."""
         self._finish(Result.NOT_ACTIVE, why)
+
+    def _on_state(self, state: DispatcherState) -> None:
+        """End a goal whose motion the dispatcher has disabled: it must not go on by itself."""
+        goal = self._goal
+        if goal is None or not goal.motion or goal.end.done():
+            return
+        if state.enabled:
+            goal.moving, goal.num_off = True, 0
+        elif goal.enabled:
+            goal.num_off += 1
+        # One that comes after the answer may have been said before it, but no two.
+        if not state.enabled and (goal.moving or goal.num_off > 1):
+            why = f'the dispatcher has disabled motion: {state.message or "it was asked to"}'
+            self._finish(Result.COMMAND_REJECTED, why)
 
     def _on_goal(self, request: Any) -> GoalResponse:
         if self.running:
@@ -186,6 +215,7 @@ class GoalServer:
         try:
             if why := await self._why_not(self._ask(True)):
                 return Result.COMMAND_REJECTED, why
+            goal.enabled = True
             return await self._follow(goal, request.instruction)
         finally:
             # Also when enabling failed: the answer may only have been late.

@@ -26,7 +26,7 @@ def placed(spec: NodeSpec, namespace: str, absolute: Sequence[str]) -> NodeSpec:
 
 
 def absolute_names(file: pathlib.Path) -> tuple[str, ...]:
-    """Return the absolute topics and actions of a robot file."""
+    """Return the absolute topics, actions and services of a robot file."""
     found: dict[str, None] = {}
     for node in ('policy_node', 'action_dispatcher', 'guard'):
         try:
@@ -36,7 +36,7 @@ def absolute_names(file: pathlib.Path) -> tuple[str, ...]:
         for key, value in values.items():
             last = key.rpartition('.')[2]
             names = value if isinstance(value, list) else [value]
-            if last in ('topic', 'action') or last.endswith('topics'):
+            if last.endswith(('topic', 'topics', 'action', 'service')):
                 found |= dict.fromkeys(n for n in names if str(n).startswith('/'))
     return tuple(found)
 

@@ -170,9 +170,7 @@ class InferenceThread:
 
     def _infer(self, job: Job, start: float) -> Outcome:
         try:
-            if self._reset_wanted:
-                self._policy.reset()
-                self._reset_wanted = False  # not if it failed: a server that is gone comes back
+            self._reset_if_wanted()
             images = {
                 camera: self._image(camera, message) for camera, message in job.images.items()
             }
@@ -184,6 +182,17 @@ class InferenceThread:
         except FasterVlaError as e:
             return Outcome(job=job, started=start, error=e, text=str(e))
         return Outcome(job=job, started=start, chunk=chunk, preprocess_ms=decoded)
+
+    def _reset_if_wanted(self) -> None:
+        with self._condition:
+            wanted, self._reset_wanted = self._reset_wanted, False
+        if not wanted:
+            return
+        try:
+            self._policy.reset()
+        except FasterVlaError:
+            self.reset()  # still to be done: a server that is gone comes back
+            raise
 
     def _predict(
         self, observation: Observation, job: Job, start: float, decoded: float

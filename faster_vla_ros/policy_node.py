@@ -309,6 +309,7 @@ class PolicyNode(LifecycleNode):
         self.get_logger().info(f'the clock jumped {way} by {abs(seconds):.3f} s: buffers cleared')
         self.inputs.clear()
         self.instructions.clock_jumped()
+        self.goals.clock_jumped()
 
     def _on_change(self, values: dict[str, Any]) -> None:
         """Apply parameters that may change while the node runs (ConfigError)."""

@@ -76,6 +76,11 @@ TABLE = {
     'enable_service': Spec(
         type=str, default='action_dispatcher/enable', help='called for enable_motion'
     ),
+    'state_topic': Spec(
+        type=str,
+        default='action_dispatcher/state',
+        help='of the dispatcher: who disables motion ends the goal; empty: it goes on',
+    ),
     'max_decode_failures': Spec(
         type=int, default=3, at_least=1, help='in a row, or chunks held back, end a goal'
     ),

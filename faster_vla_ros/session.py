@@ -143,12 +143,23 @@ class Session:
         return self.node.get_clock().now().nanoseconds
 
     def wait_until_ready(
-        self, graph: Graph, timeout: float, check: Callable[[], None] | None = None
+        self,
+        graph: Graph,
+        timeout: float,
+        check: Callable[[], None] | None = None,
+        on_late: Callable[[str], None] | None = None,
     ) -> None:
         """Wait until every node of the graph says on its latched topic that it works.
 
+        Args:
+            graph: whose nodes.
+            timeout: seconds.
+            check: called again and again meanwhile; what it raises ends the waiting.
+            on_late: called with a sentence after every `timeout` seconds, and there is no end then
+                but by `check`; None: the sentence is raised.
+
         Raises:
-            SessionError: a node reports a fault, or says nothing within `timeout` seconds.
+            SessionError: a node reports a fault, or is not ready within `timeout` seconds.
         """
         heard: dict[str, Any] = {}
         subscriptions = []
@@ -163,14 +174,20 @@ class Session:
         def ready(spec) -> bool:
             return spec.name in heard and _READY[spec.executable][1](heard[spec.name])
 
-        done = self.spin_until(lambda: all(map(ready, nodes)), timeout, check)
-        for subscription in subscriptions:
-            self.node.destroy_subscription(subscription)
-        if not done:
-            missing = [
-                f'{s.name} ({_last_word(heard.get(s.name))})' for s in nodes if not ready(s)
-            ]
-            raise SessionError(f'not ready after {timeout:.0f} s: {", ".join(missing)}')
+        try:
+            waited = 0.0
+            while not self.spin_until(lambda: all(map(ready, nodes)), timeout, check):
+                waited += timeout
+                missing = ', '.join(
+                    f'{s.name} ({_last_word(heard.get(s.name))})' for s in nodes if not ready(s)
+                )
+                late = f'not ready after {waited:.0f} s: {missing}'
+                if on_late is None:
+                    raise SessionError(late)
+                on_late(late)
+        finally:
+            for subscription in subscriptions:
+                self.node.destroy_subscription(subscription)
 
     def call(self, kind: Any, name: str, request: Any, timeout: float = SERVICE_TIMEOUT) -> Any:
         """Call a service, again while it does not answer.

@@ -233,9 +233,9 @@ class Supervisor:
     def _read(self, name: str, process: subprocess.Popen) -> None:
         for line in process.stdout:
             self._last_lines[name].append(line.rstrip('\n'))
-            # Nobody may read what we print any more (`| head`), but the pipe must be emptied:
-            # a node that waits for it no longer answers.
-            with contextlib.suppress(OSError):
+            # Nobody may read what we print any more (`| head`), or no encoding have a word for it,
+            # but the pipe must be emptied: a node that waits for it no longer answers.
+            with contextlib.suppress(OSError, ValueError):
                 self._sink(name, line.rstrip('\n'))
 
     def _join_readers(self) -> None:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import argparse
+import contextlib
 import signal
 import sys
 import threading
@@ -14,7 +15,8 @@ from faster_vla_ros.graph_parts import Argument
 from faster_vla_ros.session import Session, SessionError
 from faster_vla_ros.supervisor import ProcessEndedError, Supervisor
 
-READY_TIMEOUT = 120.0
+# Seconds after which somebody is told that the graph is not ready yet: compiling takes minutes.
+LATE_AFTER = 120.0
 
 
 def add_parser(subparsers: argparse._SubParsersAction) -> None:
@@ -96,8 +98,10 @@ def bring_up(graph: Graph, stop: threading.Event) -> int:
     except (ProcessEndedError, SessionError) as e:
         problem = str(e)
     finally:
-        _say(problem or 'ending')
-        endings = supervisor.stop()
+        try:
+            _say(problem or 'ending')
+        finally:
+            endings = supervisor.stop()
     for ending in endings:
         if not ending.clean:
             problem = problem or str(ending)
@@ -115,13 +119,18 @@ def _announce_when_ready(graph: Graph, supervisor: Supervisor, stop: threading.E
             raise _Stopped
         supervisor.check()
 
+    def tell(missing: str) -> None:
+        _say(f'{missing}; still waiting, Ctrl-C ends it')
+
     try:
         with Session(name='faster_vla_up') as session:
-            session.wait_until_ready(graph, READY_TIMEOUT, check)
+            session.wait_until_ready(graph, LATE_AFTER, check, on_late=tell)
     except _Stopped:
         return
     _say(f'{graph.name} is ready; Ctrl-C ends it')
 
 
 def _say(text: str) -> None:
-    print(f'[faster-vla] {text}', file=sys.stderr, flush=True)
+    # A terminal that was closed, or `| head`: the graph must be ended in order all the same.
+    with contextlib.suppress(OSError, ValueError):
+        print(f'[faster-vla] {text}', file=sys.stderr, flush=True)

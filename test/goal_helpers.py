@@ -11,10 +11,13 @@ from rclpy.node import Node
 from std_srvs.srv import SetBool
 
 from faster_vla_msgs.action import ExecuteInstruction
+from faster_vla_msgs.msg import DispatcherState
+from faster_vla_ros import qos
 from faster_vla_ros.services import service
 
 Result = ExecuteInstruction.Result
 SERVICE = '/action_dispatcher/enable'
+STATE = '/action_dispatcher/state'
 
 
 class Client:
@@ -57,7 +60,7 @@ def start(rig, client, **options):
 
 
 class Dispatcher:
-    """The dispatcher's enable service, in a thread and an executor of its own."""
+    """The dispatcher's enable service and state, in a thread and an executor of its own."""
 
     def __init__(self, context, rig):
         self.calls, self.followed, self._rig = [], [], rig
@@ -66,6 +69,7 @@ class Dispatcher:
         self._executor = SingleThreadedExecutor(context=context)
         self._executor.add_node(self._node)
         service(self._node, SetBool, SERVICE, self._on_enable)
+        self._state = self._node.create_publisher(DispatcherState, STATE, qos.LATCHED)
         self._thread = threading.Thread(target=self._executor.spin, daemon=True)
         self._thread.start()
 
@@ -75,6 +79,10 @@ class Dispatcher:
         time.sleep(self.delay)
         response.success, response.message = self.answer
         return response
+
+    def say(self, enabled, message=''):
+        """Say whether motion is enabled, and why not."""
+        self._state.publish(DispatcherState(enabled=enabled, message=message))
 
     def close(self):
         self._executor.shutdown()

@@ -207,6 +207,23 @@ def test_one_stamp_that_repeats_is_a_warning(r1, fine):
     assert '1 repeat the one before and 0 run backwards' in row.found
 
 
+def test_images_that_are_never_near_those_of_the_reference_camera_make_no_set(r1, fine):
+    topic = topic_of(r1, 'wrist_left')
+    # At 30 Hz the synchroniser holds the images of a sixth of a second.
+    for age, failed in ((0.12, False), (0.35, True)):
+        graph = heard(fine, topic, arrivals=arrivals(age=age))
+        found = [f for f in rows(r1, graph, Verdict.FAIL, 'stamps') if 'no set' in f.found]
+        assert [f.subject for f in found] == ['wrist_left'] * failed
+
+
+def test_three_cameras_of_which_no_two_are_far_apart_may_make_no_set(r1, fine):
+    graph = fine
+    for name, age in (('wrist_left', 0.042), ('head', 0.002), ('wrist_right', -0.038)):
+        slow = arrivals(rate=2.0, number=8, age=age)
+        graph = heard(graph, topic_of(r1, name), arrivals=slow)
+    assert 'no set' in ' '.join(f.found for f in rows(r1, graph, Verdict.FAIL, 'stamps'))
+
+
 def test_stamps_that_nobody_uses_are_not_judged(tmp_path):
     received = r1_lite(
         tmp_path,

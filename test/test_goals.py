@@ -46,6 +46,41 @@ def test_goal_with_motion_enables_the_dispatcher_and_disables_it_afterwards(rig,
     assert 0 <= client.feedback[-1].remaining.sec < 2
 
 
+def test_goal_ends_when_the_dispatcher_disables_its_motion(rig, dispatcher):
+    dispatcher.say(False, 'before the goal')
+    client = Client(rig)
+    handle = start(rig, client, motion=True, limit=20.0)
+    goal = rig.node.goals._goal
+    dispatcher.say(True)
+    rig.until(lambda: goal.moving)
+    dispatcher.say(False, 'estop')
+    status, result = client.result(handle)
+    assert status == GoalStatus.STATUS_ABORTED
+    assert result.error_code == Result.COMMAND_REJECTED
+    assert 'disabled motion: estop' in result.error_msg
+    assert dispatcher.calls == [True, False]
+    assert rig.node.instruction == ''
+
+
+def test_goal_ends_when_its_motion_was_disabled_before_anybody_heard_of_it(rig, dispatcher):
+    client = Client(rig)
+    handle = start(rig, client, motion=True, limit=20.0)
+    dispatcher.say(False, 'said before it was enabled')
+    rig.spin(0.3)
+    assert not rig.node.goals._goal.end.done()
+    dispatcher.say(False, 'feedback_stale')
+    assert 'disabled motion: feedback_stale' in client.result(handle)[1].error_msg
+
+
+def test_goal_without_motion_goes_on_whatever_the_dispatcher_says(rig, dispatcher):
+    client = Client(rig)
+    handle = start(rig, client, limit=1.0)
+    for enabled in (True, False, False):
+        dispatcher.say(enabled)
+        rig.spin(0.1)
+    assert client.result(handle)[1].error_code == Result.TIME_LIMIT_REACHED
+
+
 def test_goal_without_motion_never_calls_the_dispatcher(rig, dispatcher):
     client = Client(rig)
     handle = start(rig, client, limit=0.5)

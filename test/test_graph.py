@@ -18,6 +18,7 @@ from faster_vla_ros.graph import (
     r1lite_wbc,
     single_arm,
 )
+from faster_vla_ros.graph_namespace import absolute_names
 
 NAMES = ('mujoco_robot', 'guard', 'action_dispatcher', 'policy_node')
 # (graph, arguments) of every robot that is there, as it is simulated and as it is real.
@@ -529,6 +530,13 @@ def test_a_vendors_absolute_names_move_into_the_namespace_for_all_nodes_alike():
     ):
         assert names[name] == name[1:]
     assert not [r for n in r1lite_wbc().nodes for r in n.remappings if r[0].startswith('/')]
+
+
+def test_absolute_services_and_flags_move_into_the_namespace_too(tmp_path):
+    names = {'enable_service': '/ours/enable', 'done_topic': '/done', 'state_topic': 'relative'}
+    file = tmp_path / 'mine.yaml'
+    file.write_text(yaml.safe_dump({'/**': {'policy_node': {'ros__parameters': names}}}))
+    assert set(absolute_names(file)) == {'/ours/enable', '/done'}
 
 
 # --- layouts ----------------------------------------------------------------------------------

@@ -1,5 +1,7 @@
 """Limits on the jerk: bounded in every tick, targets reached, ranges kept, rest found."""
 
+import dataclasses
+
 from execution_helpers import config, PERIOD, Rig, rows, TICK
 from hypothesis import given, settings
 from hypothesis import strategies as st
@@ -100,12 +102,25 @@ def test_where_the_solver_fails_it_brakes(monkeypatch):
     goal = np.full(2, 1.97487831782565)
     with pytest.raises(ruckig.RuckigError):
         limiter._to(goal, TICK)
-    monkeypatch.setattr(limiter, '_beside', lambda *_: None)
+
+    def unsolved(*_):
+        raise ValueError
+
+    monkeypatch.setattr(limiter, '_beside', unsolved)
     limiter.step(goal, goal, TICK)
     assert limiter.acceleration == pytest.approx(state[2] - 400.0 * TICK)
     for _ in range(50):
         limiter.settle(TICK)
     assert limiter.at_rest
+
+
+def test_a_way_that_would_take_hours_is_none():
+    limiter = arm()
+    limiter.velocity = np.array([0.05, -0.05])
+    limiter.config = dataclasses.replace(limiter.config, max_velocity=np.full(2, 1e-6))
+    for _ in range(100):
+        limiter.step(np.ones(2), np.ones(2), TICK)
+    assert (np.abs(limiter.velocity) <= 2e-6).all()
 
 
 def test_a_trajectory_to_rest_has_the_same_way():

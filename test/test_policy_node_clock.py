@@ -83,6 +83,22 @@ def test_jump_of_the_clock_drops_what_is_under_way_says_so_once_and_work_goes_on
     assert '[INFO]' in found[0]
 
 
+def test_jump_of_the_clock_is_not_taken_for_missing_chunks(simulated):
+    rig, simulation = simulated
+    simulation.set(100.0)
+    handle = start(rig, Client(rig))
+    simulation.sense(100.1)
+    rig.until(rig.moving_chunks)
+    simulation.set(5000.0)
+    rig.spin(0.5)
+    goal = rig.node.goals._goal
+    assert goal is not None
+    assert not goal.end.done()
+    handle.cancel_goal_async()
+    rig.until(goal.end.done)
+    assert goal.end.result() == (Result.PREEMPTED, 'cancelled')
+
+
 def test_steps_of_a_simulation_are_no_jumps(simulated, capfd):
     rig, simulation = simulated
     simulation.set(10.0)
@@ -167,3 +183,4 @@ def test_two_policy_nodes_in_two_namespaces_do_not_hear_each_other(context):
         # Motion is asked of the dispatcher of the same namespace.
         enable = left.node.resolve_service_name(left.node.config['enable_service'])
         assert enable == '/left/action_dispatcher/enable'
+        assert left.node.goals._state.topic_name == '/left/action_dispatcher/state'

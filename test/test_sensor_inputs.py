@@ -267,6 +267,34 @@ def test_source_that_only_repeats_its_stamp_grows_stale_and_says_so(monkeypatch)
     assert not bench.inputs.rates.ever_seen('base')
 
 
+def test_images_that_never_match_are_told_of(monkeypatch):
+    bench = Bench()
+    now = [1000.0]
+    monkeypatch.setattr(
+        'faster_vla_ros.ages.time', types.SimpleNamespace(monotonic=lambda: now[0])
+    )
+    bench.inputs.clear()
+
+    def receive(seconds, apart):
+        for _ in range(round(seconds / 0.05)):
+            stamp = START + round((now[0] - 1000.0) * 1e9)
+            bench.feel(stamp)
+            bench.receive('front', raw(stamp))
+            bench.receive('left', raw(stamp + apart))
+            now[0] += 0.05
+
+    receive(1.0, 0)
+    assert bench.sets
+    receive(0.9, 10_000 * MS)
+    assert not bench.inputs.stale()
+    receive(1.0, 10_000 * MS)
+    assert set(bench.inputs.stale()) == {SETS}
+    assert 'front, left are within sync_slop' in bench.inputs.stale()[SETS]
+    bench.inputs.clear()
+    receive(0.2, 0)
+    assert not bench.inputs.stale()
+
+
 def test_set_that_matches_late_is_dropped_and_counted_without_an_alarm():
     # The synchroniser keeps what is older than an emitted set, see test_message_filters_fallback.
     bench = Bench()

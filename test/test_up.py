@@ -1,6 +1,7 @@
 """`faster-vla up`: options, readiness, Ctrl-C, and a process that ends by itself."""
 
 import argparse
+import errno
 import functools
 import os
 import pathlib
@@ -237,11 +238,36 @@ def test_a_process_that_ends_by_itself_later_ends_the_others_too(notes, monkeypa
     assert notes() == ['mujoco_robot']
 
 
-def test_a_graph_that_never_gets_ready_is_ended_with_status_1(notes, monkeypatch, capfd):
+def test_a_graph_that_is_not_ready_yet_is_told_of_and_waited_for(notes, monkeypatch):
     monkeypatch.setattr(module, 'Supervisor', stubbed({}))
-    monkeypatch.setattr(module, 'READY_TIMEOUT', 2.0)
-    assert module.bring_up(two_nodes(), threading.Event()) == 1
-    assert 'not ready after 2 s: mujoco_robot (silent)' in capfd.readouterr().err
+    monkeypatch.setattr(module, 'LATE_AFTER', 1.0)
+    said, stop = [], threading.Event()
+    monkeypatch.setattr(module, '_say', said.append)
+    late = 'not ready after 2 s: mujoco_robot (silent)'
+
+    def stop_when_said():
+        wait_for(lambda: any(late in text for text in said), PATIENT)
+        stop.set()
+
+    watcher = threading.Thread(target=stop_when_said)
+    watcher.start()
+    assert module.bring_up(two_nodes(), stop) == 0
+    watcher.join()
+    assert any(late in text for text in said)
+    assert notes() == ['action_dispatcher', 'mujoco_robot']
+
+
+def test_without_a_terminal_all_nodes_are_ended_in_order(notes, monkeypatch):
+    class Gone:
+        def write(self, text):
+            raise OSError(errno.EIO, 'hung up')
+
+        flush = write
+
+    monkeypatch.setattr(module, 'Supervisor', stubbed({}))
+    stop = stop_when_up(*NODES)
+    monkeypatch.setattr(module.sys, 'stderr', Gone())
+    assert module.bring_up(two_nodes(), stop) == 0
     assert notes() == ['action_dispatcher', 'mujoco_robot']
 
 

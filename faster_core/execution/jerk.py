@@ -7,6 +7,7 @@ it for that tick. Needs the package `ruckig` (extra `jerk`).
 from __future__ import annotations
 
 from collections.abc import Sequence
+import contextlib
 
 import numpy as np
 import ruckig
@@ -16,6 +17,8 @@ from faster_core.execution.limits import APART, PositionLimiter, STANDING, Veloc
 
 # A target that moves as fast as the limit leaves the solver no speed to catch up with; this does.
 _SHARE = 0.999
+# At the limits of arithmetic, mostly after a limit was lowered; the way would take hours.
+_UNSOLVED = (ruckig.RuckigError, ValueError)
 # Position, velocity and acceleration, each [d].
 _State = tuple[Sequence[float], Sequence[float], Sequence[float]]
 
@@ -69,17 +72,14 @@ class JerkPositionLimiter(PositionLimiter):
         """Return the state in `dt` on the way to a target that moves from start to goal in it."""
         most = self.config.max_velocity
         speed = np.clip((goal - start) / dt, -most, most) * _SHARE
-        try:
+        with contextlib.suppress(*_UNSOLVED):
             state = self._beside(start, speed, dt)
-        except (ruckig.RuckigError, ValueError):  # ValueError: to catch up would take hours
-            state = None
-        if state is not None and self._can_stop(state):
-            return state
-        try:
+            if self._can_stop(state):
+                return state
+        with contextlib.suppress(*_UNSOLVED):
             # It would swing through the end of the range: rather arrive at rest.
             return self._to(goal, dt)
-        except ruckig.RuckigError:  # at the limits of arithmetic, mostly after a limit was lowered
-            return self._braking().at_time(dt)
+        return self._braking().at_time(dt)
 
     def slow(self, factor: float) -> None:
         """Take it that the last step took `factor` >= 1 times as long."""
@@ -145,7 +145,10 @@ class JerkPositionLimiter(PositionLimiter):
         question.current_position = position.tolist()
         question.current_velocity = velocity.tolist()
         question.current_acceleration = acceleration.tolist()
-        extrema = _solved(question).position_extrema
+        try:
+            extrema = _solved(question).position_extrema
+        except _UNSOLVED:
+            return False
         least, most = (np.array([getattr(e, end) for e in extrema]) for end in ('min', 'max'))
         stops = (least >= config.lower - 1e-9) & (most <= config.upper + 1e-9)
         return bool((stops | ~inside).all())

@@ -108,7 +108,7 @@ class RemotePolicy:
         self._closed = False
         self._connection: _Connection | None = None
         self.last_call: CallTiming | None = None
-        connection = self._connected(self._timeout, time.monotonic() + self._timeout)
+        connection, _ = self._connected(self._timeout, None)
         self._embodiment, self._server = connection.embodiment, connection.server
         # Whoever answers later must serve the same robot.
         self._checksum = connection.server.checksum
@@ -240,9 +240,9 @@ class RemotePolicy:
     ) -> tuple[dict[str, Any], int]:
         """Return the result of a method and the size of the request in bytes."""
         timeout = self._timeout if timeout is None else _positive(timeout)
-        deadline = time.monotonic() + timeout
+        deadline = None
         for _ in range(2):
-            connection = self._connected(timeout, deadline)
+            connection, deadline = self._connected(timeout, deadline)
             data = wire.pack({'session': connection.server.session, **request})
             try:
                 replies = self._send(
@@ -265,14 +265,21 @@ class RemotePolicy:
             self._forget(connection)  # another process than before: shake hands, ask again
         raise RemoteUnavailableError(f'the policy server at {self._address} restarts all the time')
 
-    def _connected(self, timeout: float, deadline: float) -> _Connection:
-        with self._lock:
+    def _connected(self, timeout: float, deadline: float | None) -> tuple[_Connection, float]:
+        """Return the connection, and the deadline of a call, which may just begin."""
+        # While another thread connects time does not count: none would be left to the call.
+        if not self._lock.acquire(timeout=timeout):
+            raise self._failure(grpc.StatusCode.DEADLINE_EXCEEDED, 'connecting', timeout)
+        try:
+            deadline = time.monotonic() + timeout if deadline is None else deadline
             if self._closed:
                 raise RemoteUnavailableError(f'the client of {self._address} is closed')
             if self._connection is None:
                 self._connection = self._connect(timeout, deadline)
                 self._server = self._connection.server
-            return self._connection
+            return self._connection, deadline
+        finally:
+            self._lock.release()
 
     def _connect(self, timeout: float, deadline: float) -> _Connection:
         channel = grpc.insecure_channel(self._address, options=_OPTIONS)

@@ -33,6 +33,7 @@ CHECKS: tuple[Check, ...] = (
     topics.check_topics,
     topics.check_rates,
     stamps.check_stamps,
+    stamps.check_sets,
     cameras.check_pictures,
     cameras.check_sides,
     values.check_values,

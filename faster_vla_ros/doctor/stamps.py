@@ -2,14 +2,23 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+import collections
+from collections.abc import Iterator, Mapping
 import itertools
 import math
+from typing import Any
 
+from sensor_msgs.msg import Image
+from std_msgs.msg import Header
+
+from faster_vla_ros.compat.message_filters import SimpleFilter
+from faster_vla_ros.conversions import stamp_from_seconds
 from faster_vla_ros.doctor.expected import Expected
 from faster_vla_ros.doctor.inputs import Input, streams
 from faster_vla_ros.doctor.report import fail, Finding, info, ok, warn
 from faster_vla_ros.doctor.snapshot import Arrival, Heard, Snapshot
+from faster_vla_ros.policy_parameters import PolicyNodeConfig
+from faster_vla_ros.sensors.inputs import SYNC_QUEUE, synchronizer_of
 
 WARN_AGE = 0.02
 FAIL_AGE = 0.5
@@ -28,6 +37,52 @@ def check_stamps(expected: Expected, snapshot: Snapshot) -> Iterator[Finding]:
                 yield (_stuck(part, heard) if part.measured else None) or unused
                 continue
             yield _order(part, heard) or _age(part, heard, snapshot)
+
+
+def check_sets(expected: Expected, snapshot: Snapshot) -> Iterator[Finding]:
+    """Let the synchroniser of the policy node make sets of the images; one is enough."""
+    policy = expected.policy
+    if policy is None or policy['use_receive_time']:
+        return
+    pictures = [(i, snapshot.of(i.topic)) for i in expected.inputs if i.camera]
+    if any(heard.silence(snapshot.end) > each.timeout for each, heard in pictures):
+        return  # one that has stopped is told of as such
+    cameras = {each.camera: heard.arrivals for each, heard in pictures}
+    if min(map(len, cameras.values()), default=0) < SYNC_QUEUE or _make_set(cameras, policy):
+        return
+    reference = cameras[policy['reference_camera']]
+    apart = {name: _nearest(own, reference) for name, own in cameras.items()}
+    last = max(apart, key=apart.__getitem__)
+    yield fail(
+        'stamps',
+        last,
+        f'no set of images: {_seconds(apart[last])} from those of the reference camera at best',
+        expected=f'all of a set within {_seconds(policy["sync_slop"])} (sync_slop)',
+        advice=f'{_SYNCHRONISE}, look whether a driver was restarted, or raise sync_slop',
+    )
+
+
+def _make_set(cameras: Mapping[str, list[Arrival]], policy: PolicyNodeConfig) -> bool:
+    """Return whether a synchroniser as the policy node's makes a set of what came."""
+    sets: list[tuple[Any, ...]] = []
+    filters = {name: SimpleFilter() for name in cameras}
+    synchronizer = synchronizer_of(filters.values(), policy['sync_slop'])
+    synchronizer.registerCallback(lambda *messages: sets.append(messages))
+    arrivals = [(a.wall, a.sent_at, name) for name, own in cameras.items() for a in own]
+    for _, stamp, name in sorted(arrivals):
+        filters[name].signalMessage(Image(header=Header(stamp=stamp_from_seconds(stamp))))
+    return bool(sets)
+
+
+def _nearest(one: list[Arrival], other: list[Arrival]) -> float:
+    """Return how near two stamps come while the synchroniser holds both (s); inf: never two."""
+    queues = collections.deque(maxlen=SYNC_QUEUE), collections.deque(maxlen=SYNC_QUEUE)
+    nearest = math.inf
+    arrivals = [(a.wall, a.sent_at, k) for k, of in enumerate((one, other)) for a in of]
+    for _, stamp, k in sorted(arrivals):
+        queues[k].append(stamp)
+        nearest = min(nearest, *(abs(stamp - s) for s in queues[1 - k]), math.inf)
+    return nearest
 
 
 def _stuck(each: Input, heard: Heard) -> Finding | None:

@@ -77,7 +77,7 @@ class Authority:
     @property
     def taken_over_by(self) -> str:
         """Who has taken the robot over by commands of their own; empty if nobody has."""
-        return self._takeover.reason
+        return self._takeover.commands
 
     @property
     def taken(self) -> frozenset[str]:
@@ -88,9 +88,10 @@ class Authority:
     def others_command(self) -> bool:
         """Whether somebody may be moving the robot: then nothing is braked.
 
-        A remote control that is gone does not, nor a second dispatcher: it hears us as well.
+        A remote control that is gone does not, nor a second dispatcher: it hears us as well. Nor
+        does a topic that we cannot read: nobody is known to command then.
         """
-        if self._takeover.reason:
+        if self._takeover.commands:
             return True
         return self._permit is not None and bool(self._permit.reason) and not self._permit.unheard
 

@@ -105,9 +105,11 @@ class Takeover:
     @property
     def reason(self) -> str:
         """Who has taken over, or why that cannot be known; empty if nobody has."""
-        for each in self._topics:
-            if each.problem:
-                return each.problem
+        return next((t.problem for t in self._topics if t.problem), '') or self.commands
+
+    @property
+    def commands(self) -> str:
+        """Who commands; empty if nobody is known to."""
         now = time.perf_counter()
         for topic, heard in self._heard.items():
             # What came after the last tick counts in this one, however late that is.

@@ -23,6 +23,9 @@ RETRY = 0.5
 # one that has ended: it may hang, or its answer be lost for ever (`faster_vla_ros.services`). Not
 # seconds: it may be we who stall.
 NUM_LOOKS = 6
+# Looks after a new server was found at which goals are asked for again: it may be found by its
+# status before it hears our requests.
+NUM_ASKS = 15
 # Goals of ours whose numbers are kept; all but the newest few have ended long ago.
 NUM_OWN = 50
 
@@ -66,12 +69,10 @@ class _Goal:
     Attributes:
         looks: that are left to its answer, or, once it has ended, to its result.
         handle: once it is accepted.
-        servers: ids of those who were there then.
     """
 
     looks: int = NUM_LOOKS
     handle: Any = None
-    servers: frozenset[str] = frozenset()
 
 
 class ActionChannel:
@@ -102,7 +103,7 @@ class ActionChannel:
             on_failure: called with a sentence when a goal was rejected, lost, not answered in time
                 or did not succeed.
             servers: returns the ids of the action's servers. A killed one counts as ready for up
-                to 20 s, and its successor knows nothing of our goal: only its id tells.
+                to 20 s, so that only the id of its successor tells of it.
         """
         self._client, self._on_failure, self._servers = client, on_failure, servers
         self._one_at_a_time = one_at_a_time
@@ -115,6 +116,8 @@ class ActionChannel:
         self._forgotten = 0  # goals up to this number are not sent again
         self._cancelled = 0  # goals up to this number are not wished for any more
         self._told_no_server = False
+        self._seen: frozenset[str] = frozenset()  # servers at the last look
+        self._asks = 0  # looks at which goals are still asked for
         self._own: collections.deque[bytes] = collections.deque(maxlen=NUM_OWN)
         self.taken = False
 
@@ -154,7 +157,7 @@ class ActionChannel:
 
     def look(self) -> None:
         """Wait no longer for answers that had all their looks, nor for a killed server."""
-        self._look_at_servers()
+        self._ask_new_servers()
         for goal in self._on_their_way.values():
             if goal.handle is None or goal.handle.status in _ENDED:
                 goal.looks -= 1
@@ -170,19 +173,20 @@ class ActionChannel:
             self._send_again(unanswered)
             self._on_failure('the controller does not answer')
 
-    def _look_at_servers(self) -> None:
-        accepted = {n: goal for n, goal in self._on_their_way.items() if goal.handle is not None}
-        if not accepted:
-            return
+    def _ask_new_servers(self) -> None:
+        """Ask for the results of all goals when there is a new server, which may not know them."""
         servers = self._servers()
-        for goal in accepted.values():
-            goal.servers = goal.servers or servers
-        lost = [n for n, goal in accepted.items() if servers - goal.servers]
-        for number in lost:
-            del self._on_their_way[number]
-        if self._newest in lost and self._newest > self._cancelled:
-            self._send_again(self._newest)
-            self._on_failure('the controller was started anew')
+        if servers - self._seen:
+            self._asks = NUM_ASKS
+        self._seen = servers
+        if self._asks:
+            self._asks -= 1
+            for number, goal in list(self._on_their_way.items()):
+                if goal.handle is not None:
+                    self._ask_for_result(number, goal.handle)
+
+    def _ask_for_result(self, number: int, handle: Any) -> None:
+        handle.get_result_async().add_done_callback(lambda f: self._finished(number, f))
 
     def forget(self) -> None:
         """Drop a goal that waits, and send none of those on their way again."""
@@ -232,19 +236,23 @@ class ActionChannel:
         self._on_their_way[number] = _Goal(handle=handle)
         if number <= self._cancelled:
             handle.cancel_goal_async()
-        handle.get_result_async().add_done_callback(lambda f: self._finished(number, f))
+        self._ask_for_result(number, handle)
 
     def _finished(self, number: int, future: Any) -> None:
         if number not in self._on_their_way:
             return
-        self._ended(number)
         answer = future.result()
+        if answer.status == GoalStatus.STATUS_UNKNOWN and self._cancelled < number == self._newest:
+            self._send_again(number)
+            self._on_failure('the controller does not know the goal: it was started anew')
+        self._ended(number)
         self._judge(number, answer.status, getattr(answer.result, 'error_string', ''))
 
     def _judge(self, number: int, status: int, text: str = '') -> None:
         """Tell of a goal that ended without success."""
         # A goal that a newer one replaced ends as aborted or cancelled, which is what was wanted.
-        if status == GoalStatus.STATUS_SUCCEEDED or number != self._newest:
+        others = (GoalStatus.STATUS_SUCCEEDED, GoalStatus.STATUS_UNKNOWN)
+        if status in others or number != self._newest:
             return
         if status == GoalStatus.STATUS_CANCELED:
             if number <= self._cancelled:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import collections
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterable, Mapping
 import functools
 from typing import Any
 
@@ -25,6 +25,14 @@ from faster_vla_ros.sensors.state import CLOCK_JUMP, StateSource
 SYNC_QUEUE = 5
 # In `counts`: synchronised sets that could not be used.
 SETS = 'sets'
+# Seconds beyond the longest time-out of an input that images may come without a set of them.
+UNMATCHED = 1.0
+
+
+def synchronizer_of(filters: Iterable[SimpleFilter], slop: float) -> ApproximateTimeSynchronizer:
+    """Return what makes sets of images that are at most `slop` seconds from each other."""
+    # The original wants less than its slop between two stamps.
+    return ApproximateTimeSynchronizer(list(filters), SYNC_QUEUE, slop + 1e-9)
 
 
 class SensorInputs:
@@ -95,7 +103,7 @@ class SensorInputs:
 
     def clear(self) -> None:
         """Forget images, their sizes, and state seen so far."""
-        self._cleared_at = self.rates.now()
+        self._cleared_at = self._all_came_at = self.rates.now()
         self._sizes: dict[str, tuple[int, int]] = {}
         for source in self.sources.values():
             source.clear()
@@ -108,10 +116,7 @@ class SensorInputs:
         # A new one: the real synchroniser cannot be emptied, and after a jump of the clock its
         # full queues would throw away every new message as the oldest.
         self._filters = {name: SimpleFilter() for name in self._order}
-        # It wants less than its slop between two stamps; ours is the largest distance allowed.
-        self._synchronizer = ApproximateTimeSynchronizer(
-            list(self._filters.values()), SYNC_QUEUE, self._config['sync_slop'] + 1e-9
-        )
+        self._synchronizer = synchronizer_of(self._filters.values(), self._config['sync_slop'])
         self._synchronizer.registerCallback(self._on_images)
 
     def counts(self) -> Mapping[str, int]:
@@ -120,7 +125,10 @@ class SensorInputs:
         return names | {name: source.num_refused for name, source in self.sources.items()}
 
     def stale(self) -> dict[str, str]:
-        """Return input -> sentence for every input that is older than its timeout."""
+        """Return input -> sentence for every input that is older than its timeout.
+
+        If there is none, `SETS` -> sentence when images come and no set of them does.
+        """
         stale = {}
         for name, config in {**self._config.cameras, **self._config.sources}.items():
             # What never came is late as soon as it had the time to come.
@@ -131,6 +139,14 @@ class SensorInputs:
                 source = self.sources.get(name)
                 problem = source.refusal if source is not None else self._problems.get(name)
                 stale[name] = problem or f'{name} ({config.topic}): {last}'
+        if stale:
+            self._all_came_at = self.rates.now()
+        longest = max(camera.timeout for camera in self._config.cameras.values())
+        if self.rates.age(SETS, not_before=self._all_came_at) > longest + UNMATCHED:
+            stale[SETS] = (
+                f'no images of {", ".join(self._order)} are within sync_slop '
+                f'{self._config["sync_slop"]} s of each other: look at their stamps'
+            )
         return stale
 
     def _on_image(self, camera: str, message: Any) -> None:
@@ -192,6 +208,7 @@ class SensorInputs:
 
     def _on_images(self, *messages: Any) -> None:
         stamp = seconds_from_stamp(messages[0].header.stamp)
+        self.rates.took(SETS)
         if stamp <= self._last_set:
             self._refused[SETS] += 1  # matched late; the policy has seen a newer one
             return

@@ -215,6 +215,8 @@ def robot_restarts(bench: Bench) -> Moment:
     new[0] += NEAR if new[0] < ARM[0] else -NEAR
     bench.robot.place['left_arm'] = new
     bench.robot.start_driver()
+    bench.until(lambda: bench.robot.connected, 'the new driver is heard', 10.0)
+    bench.spin(0.3)
     witness = bench.witness
     if not witness.state.action == STOP:
         raise BenchError(f'expected STOP until a reset: {witness.state}')
