@@ -2,6 +2,7 @@
 
 import collections
 import dataclasses
+import itertools
 import math
 import time
 
@@ -13,6 +14,7 @@ from rclpy.executors import SingleThreadedExecutor
 from rclpy.node import Node
 from rclpy.parameter import Parameter
 from rclpy.qos import DurabilityPolicy, QoSProfile, ReliabilityPolicy
+from rclpy.time import Time
 from ros_contexts import kept_context, Spinning
 from sensor_msgs.msg import JointState
 from std_msgs.msg import Bool
@@ -151,6 +153,14 @@ class Rig(Spinning):
     @property
     def base_speeds(self):
         return [m.twist.linear.x for m, _ in self.sent['base']]
+
+    def base_decelerations(self):
+        """Return what the base was asked for (m/s²): a late tick moves by the time that passed."""
+        found = []
+        for (a, _), (b, _) in itertools.pairwise(self.sent['base']):
+            seconds = (Time.from_msg(b.header.stamp) - Time.from_msg(a.header.stamp)).nanoseconds
+            found.append((a.twist.linear.x - b.twist.linear.x) / (seconds * 1e-9))
+        return found
 
     def situation(self):
         return self.states[-1:]
