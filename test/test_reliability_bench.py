@@ -205,6 +205,34 @@ def test_set_points_may_jump_only_where_they_begin_anew(event, allowed):
     assert np.array_equal(robot.place['left_arm'], AFTER)
 
 
+def test_what_an_ended_dispatcher_said_is_not_taken_for_the_first_words_of_the_next():
+    wire = Wire()
+    wire._now -= 10**9
+    witness = Witness(wire, None, LIMITS, PERIOD)
+
+    def drive(speed):
+        command = TwistStamped()
+        command.twist.linear.x = speed
+        wire.command('base', command)
+
+    witness.expect_dispatcher()
+    # Still in our queues when it had ended: it moved, and took a chunk meanwhile.
+    for i in range(20):
+        drive(0.01 * (i + 1))
+    wire.say(STATE, DispatcherState(enabled=True))
+    wire.say(REPORT, ChunkReport(accepted=True))
+    drive(0.2)
+    assert witness.state is None
+    wire._now = time.time_ns()
+    wire.say(STATE, DispatcherState(enabled=True))
+    assert witness.state.enabled
+    wire.say(REPORT, ChunkReport(accepted=True))
+    drive(0.01)
+    witness.forget()
+    assert witness.num_judged == 22
+    assert witness.violations == []
+
+
 def test_a_dispatcher_that_speaks_while_it_is_killed_goes_on_and_the_zeros_of_the_guard_may_jump():
     wire = Wire()
     witness = Witness(wire, None, LIMITS, PERIOD)

@@ -84,6 +84,8 @@ class Witness:
         self._fresh: list[tuple[int, bool]] = []
         self._newest: dict[str, Command] = {}
         self._awaited: set[str] = set()  # what begins anew with the next accepted chunk
+        # What was sent before these moments (ns) and is heard later is of what was before.
+        self._awaited_since = self._started = 0
         listen = node.create_subscription
         for name, (kind, topic) in COMMANDS.items():
             listen(kind, topic, self._ear(name), EARS)
@@ -115,7 +117,8 @@ class Witness:
         return take
 
     def _take_state(self, message: DispatcherState, info: Any) -> None:
-        self.state = message
+        if info['source_timestamp'] >= self._started:
+            self.state = message
         self.states.append((info['source_timestamp'], message))
 
     def _take_status(self, message: PolicyStatus) -> None:
@@ -126,7 +129,8 @@ class Witness:
 
     def _take_report(self, message: ChunkReport, info: Any) -> None:
         self.reports.append((info['source_timestamp'], message))
-        if message.accepted and self._awaited:
+        new = info['source_timestamp'] >= self._awaited_since
+        if message.accepted and new and self._awaited:
             self._fresh.append((info['source_timestamp'], 'speeds' in self._awaited))
             self._awaited.clear()
 
@@ -163,11 +167,13 @@ class Witness:
         """A new dispatcher starts: nothing was heard of it, what it commands begins anew."""
         self._awaited |= {'places', 'speeds'}
         self.state = None
+        self._started = self._awaited_since = time.time_ns()
 
     def expect_motion(self) -> None:
         """The dispatcher gets enabled: set-points begin anew unless they have to go on."""
         if not self._goes_on():
             self._awaited.add('places')
+            self._awaited_since = time.time_ns()
 
     def _goes_on(self) -> bool:
         """Whether commands still go out and the robot is where they say: they must not jump."""
