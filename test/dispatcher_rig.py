@@ -154,13 +154,16 @@ class Rig(Spinning):
     def base_speeds(self):
         return [m.twist.linear.x for m, _ in self.sent['base']]
 
-    def base_decelerations(self):
-        """Return what the base was asked for (m/s²): a late tick moves by the time that passed."""
+    def hardest_braking(self):
+        """Return the share of the base's limit it was braked with at most.
+
+        By the stamps of the commands: a late tick moves by the time that passed.
+        """
         found = []
         for (a, _), (b, _) in itertools.pairwise(self.sent['base']):
             seconds = (Time.from_msg(b.header.stamp) - Time.from_msg(a.header.stamp)).nanoseconds
             found.append((a.twist.linear.x - b.twist.linear.x) / (seconds * 1e-9))
-        return found
+        return max(found) / parameters()['base.max_acceleration'][0]
 
     def situation(self):
         return self.states[-1:]

@@ -74,10 +74,8 @@ def test_a_signal_while_the_base_moves_ends_with_zeros_on_the_wire(make_rig, sta
     assert rig.base_speeds[-3:] == [0.0] * 3
     torso = rig.sent['torso'][-1][0].twist
     assert (torso.linear.x, torso.linear.z, torso.angular.y, torso.angular.z) == (0, 0, 0, 0)
-    # Decelerated, not cut off (a late tick takes 0.03 m/s at most); and arms hold where they are.
-    speeds = rig.base_speeds
-    last_fast = max(i for i, v in enumerate(speeds) if v > 0.1)
-    assert len({v for v in speeds[last_fast:] if 0.0 < v <= 0.1}) >= 2
+    # Decelerated, not cut off; and arms hold where they are.
+    assert 0.9 < rig.hardest_braking() <= 1.01
     arms = [m.position[0] for m, _ in rig.sent['left_arm']]
     assert abs(arms[-1] - arms[-2]) < 1e-3
     assert rig.state.message == 'the dispatcher ends'

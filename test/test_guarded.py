@@ -12,7 +12,7 @@ import pytest
 pytest.importorskip('rclpy')
 pytest.importorskip('faster_vla_msgs')
 
-from dispatcher_rig import COMMANDS, DOMAIN, parameters
+from dispatcher_rig import COMMANDS, DOMAIN
 from geometry_msgs.msg import TwistStamped
 from project_files import ROOT
 from rclpy.node import Node
@@ -162,8 +162,7 @@ def test_a_guard_that_falls_silent_ends_the_motion_by_braking(make_rig):
     assert 'the guard was not heard for 1 s on /guard/state' in rig.state.message
     rig.until(lambda: rig.base_speeds[-1] == 0.0)
     # By the limit of the robot file, not at once.
-    limit = parameters()['base.max_acceleration'][0]
-    assert 0.9 * limit < max(rig.base_decelerations()) <= 1.01 * limit
+    assert 0.9 < rig.hardest_braking() <= 1.01
     assert not rig.enable().success
 
 
