@@ -27,6 +27,7 @@ from faster_vla_msgs.msg import ActionChunk as ActionChunkMsg
 from faster_vla_msgs.msg import ChunkReport, DispatcherState
 from faster_vla_ros.action_dispatcher import ActionDispatcher
 from faster_vla_ros.conversions import chunk_to_message
+from faster_vla_ros.services import Asking
 
 DOMAIN = 41
 CHUNK_PERIOD = 0.3  # seconds between chunks while the robot is to move
@@ -172,10 +173,10 @@ class Rig(Spinning):
         kind = SetBool if isinstance(request, SetBool.Request) else Trigger
         client = self.node.create_client(kind, f'/action_dispatcher/{name}')
         self.until(client.service_is_ready, f'service {name}')
-        future = client.call_async(request)
-        self.until(future.done, f'answer of {name}')
+        asking = Asking(client, request)
+        self.until(asking.answered, f'answer of {name}')
         self.node.destroy_client(client)
-        return future.result()
+        return asking.answer()
 
     def enable(self, on=True):
         return self.call('enable', SetBool.Request(data=on))

@@ -167,7 +167,7 @@ def test_a_guard_that_falls_silent_ends_the_motion_by_braking(make_rig):
 
 
 def test_a_guard_that_hears_us_no_longer_ends_the_motion_if_it_stays_so(make_rig):
-    rig = make_rig(**GUARDED)
+    rig = make_rig(**GUARDED | {'guard__timeout': 3.0})
     rig.until(rig.connected)
     rig.until(lambda: len(subscriptions(rig)) == 2)
     heard = publishers(rig)

@@ -89,7 +89,7 @@ def test_diagnostics_end_with_the_configuration_and_come_back_with_it(rig):
 
 
 def test_input_is_stale_before_its_first_message_then_ok_then_an_error(context):
-    with h.rig(context, **{'head.timeout': 0.3}) as rig:
+    with h.rig(context, **{'head.timeout': 1.5}) as rig:
         ears = Ears(rig)
         rig.spin(0.4)
         head = ears.now()['input/head']
@@ -99,11 +99,11 @@ def test_input_is_stale_before_its_first_message_then_ok_then_an_error(context):
         rig.until(lambda: rig.node.inputs.rates.ever_seen('wrist_right'))
         tasks = ears.now()
         assert tasks['input/head'].level in (OK, WARN)  # one message in a second is a low rate
-        assert float(values(tasks['input/head'])['age_ms']) < 300.0
-        rig.spin(0.4)
+        assert float(values(tasks['input/head'])['age_ms']) < 1500.0
+        rig.spin(1.6)
         head = ears.now()['input/head']
         assert head.level == ERROR
-        assert 'no message for 0.3 s' in head.message
+        assert 'no message for 1.5 s' in head.message
 
 
 def test_rate_of_an_input_is_measured_against_the_action_frequency(rig):

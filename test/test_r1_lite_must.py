@@ -165,6 +165,8 @@ def test_5_every_way_out_ends_in_zero_frames_for_the_chassis(make_rig, way):
         assert rig.stop().success
     elif way == 'leave':
         rig.dispatcher.leave()
+    else:
+        rig.until(lambda: rig.state.action == DispatcherState.ACTION_HOLD, 'the end of the plan')
     rig.until(lambda: rig.base_speeds[-1] == 0.0, 'zero')
     if way != 'leave':
         # It keeps its last target: silence would not be safe, so zeros go on.
