@@ -58,6 +58,8 @@ def add_parser(subparsers: argparse._SubParsersAction) -> None:
         default=None,
         help='simulated seconds from observation to chunk; default: 0.12',
     )
+    offline.add_argument('--engine', default=None, help='of the policy, see docs/policy.md')
+    offline.add_argument('--dtype', default=None, help='auto, float32 or bfloat16')
     ros = parser.add_argument_group('through ROS')
     ros.add_argument('--ros', action='store_true', help='through the graph, in real time')
     ros.add_argument(
@@ -84,6 +86,8 @@ class _Run:
             raise ConfigError('--tasks: a task is named twice')
         self.seeds = range(args.seed, args.seed + args.episodes)
         self.checkpoint = pathlib.Path(args.checkpoint or paths.demo_checkpoint())
+        asked = {'engine': args.engine, 'dtype': args.dtype}
+        self.policy_options = {name: value for name, value in asked.items() if value is not None}
         self.results: dict[str, list[Any]] = {}
         self.records: list[EpisodeRecord] = []
         self.real_seconds: float | None = None
@@ -133,6 +137,7 @@ def _run(args: argparse.Namespace) -> int:
         seeds=run.seeds,
         via_ros=args.ros,
         checkpoint_sha=checkpoint_sha,
+        policy_options=run.policy_options,
         real_seconds=run.real_seconds,
         paired=None if there is None else records.paired(run.records, there),
         error=run.error,
@@ -157,6 +162,11 @@ def _parts(args: argparse.Namespace) -> tuple[str, ...]:
     if args.ros:
         if args.latency is not None or args.workers is not None:
             raise ConfigError('--latency and --workers are for episodes without ROS')
+        if args.engine is not None or args.dtype is not None:
+            raise ConfigError(
+                '--engine and --dtype are for episodes without ROS: through it they are '
+                'parameters of policy_node'
+            )
         if wrong := set(args.only or ()) - {'policy'}:
             raise ConfigError(f'--only {min(wrong)} runs without ROS only')
         return ('policy',)
@@ -199,7 +209,13 @@ def _offline(run: _Run, todo: dict[str, list[Any]], on_result: Callable[[str, An
     workers = args.workers or num_cores()
     for who, jobs in todo.items():
         start = time.perf_counter()
-        for result in run_jobs(jobs, run.checkpoint, settings=settings, workers=workers):
+        for result in run_jobs(
+            jobs,
+            run.checkpoint,
+            settings=settings,
+            workers=workers,
+            policy_options=run.policy_options,
+        ):
             on_result(who, result)
         if who == POLICY:
             run.real_seconds = time.perf_counter() - start

@@ -2,9 +2,14 @@
 
 import dataclasses
 import json
+import os
+import shutil
+import subprocess
+import sys
 
 import numpy as np
 from pretrained_parts import pretrained_parts, vlm_folders
+from project_files import ROOT
 import pytest
 from tiny_checkpoint import tiny_parts
 from tiny_vlms import image_processor, SPECIAL
@@ -75,7 +80,7 @@ def test_pixels_are_prepared_as_by_the_familys_own_image_processor(folders, fami
 
 
 @pytest.mark.parametrize('family', FAMILY_NAMES)
-@pytest.mark.parametrize('cameras', [1, 2])
+@pytest.mark.parametrize('cameras', [1, 2, 4])
 def test_the_prefix_is_what_the_whole_model_makes_of_the_same_sequence(folders, family, cameras):
     parts = pretrained_parts(
         folders(family), prefix_attention='causal' if TABLE[family].causal else 'full'
@@ -91,7 +96,7 @@ def test_the_prefix_is_what_the_whole_model_makes_of_the_same_sequence(folders, 
     config = whole.config
     placeholder = getattr(config, 'image_token_id', None) or config.image_token_index
     around = backbone.around.tolist()
-    image = [*around[:1], *[placeholder] * backbone.tokens_per_image, *around[1:]]
+    image = [*around[:-1], *[placeholder] * backbone.tokens_per_image, *around[-1:]]
     row = image * cameras + ids[valid].tolist() + state[state >= 0].tolist()
     inputs = {'input_ids': torch.tensor([row])}
     normal = backbone.normalize(pixels[0])
@@ -112,6 +117,19 @@ def test_the_prefix_is_what_the_whole_model_makes_of_the_same_sequence(folders, 
     found = prefix.hidden[prefix.valid]
     assert found.shape == expected[0].shape
     assert torch.allclose(found, expected[0], atol=1e-4)
+
+
+def test_smolvlm_gets_its_images_in_the_prompt_of_its_own_processor():
+    from transformers.models.smolvlm.processing_smolvlm import get_image_prompt_string
+
+    around = TABLE['smolvlm'].around
+    names = {
+        'fake_token_around_image': '<fake_token_around_image>',
+        'image_token': '<image>',
+        'global_image_token': '<global-img>',
+    }
+    own = get_image_prompt_string(0, 0, 3, **names)  # one image that was not split
+    assert ''.join([*around[:-1], *['<image>'] * 3, *around[-1:]]) == own
 
 
 @pytest.mark.parametrize('count', [1, 3])
@@ -344,6 +362,29 @@ def test_a_model_that_is_not_there_is_named(tmp_path, monkeypatch):
         read_pretrained(str(tmp_path / 'nowhere'))
 
 
+@pytest.mark.parametrize('family', ['paligemma', 'smolvlm'])
+def test_a_name_on_the_hub_is_found_offline_among_what_was_downloaded(folders, tmp_path, family):
+    # As the hub's client lays out what it has downloaded; it reads the variables at its import.
+    model = tmp_path / 'hub' / 'models--founders--tiny'
+    shutil.copytree(folders(family), model / 'snapshots' / 'abc')
+    (model / 'refs').mkdir()
+    (model / 'refs' / 'main').write_text('abc')
+    code = (
+        'from pretrained_parts import pretrained_parts; '
+        'parts = pretrained_parts("founders/tiny"); '
+        'print(sum(float(p.double().sum()) for p in parts.model.backbone.vlm.parameters()))'
+    )
+    paths = os.pathsep.join([str(ROOT), str(ROOT / 'test')])
+    environment = dict(os.environ, HF_HUB_OFFLINE='1', HF_HOME=str(tmp_path), PYTHONPATH=paths)
+    found = subprocess.run(
+        [sys.executable, '-c', code], env=environment, capture_output=True, text=True, timeout=300
+    )
+    assert found.returncode == 0, found.stderr
+    vlm = pretrained_parts(folders(family)).model.backbone.vlm
+    expected = sum(float(p.double().sum()) for p in vlm.parameters())
+    assert float(found.stdout.split()[-1]) == pytest.approx(expected, abs=1e-6)
+
+
 def test_a_model_of_another_family_is_refused(tmp_path):
     (tmp_path / 'config.json').write_text(json.dumps({'model_type': 'bert'}))
     (tmp_path / 'preprocessor_config.json').write_text('{}')
@@ -352,8 +393,6 @@ def test_a_model_of_another_family_is_refused(tmp_path):
 
 
 def test_weights_that_lack_a_part_are_refused(folders, tmp_path):
-    import shutil
-
     from safetensors.torch import load_file, save_file
 
     broken = shutil.copytree(folders('smolvlm'), tmp_path / 'broken')

@@ -57,8 +57,8 @@ def episodes(monkeypatch):
     """Replace episodes by results: successful unless their (seed, task) is in the returned set."""
     failures, calls = set(), []
 
-    def run_jobs(todo, checkpoint, *, settings, workers):
-        calls.append(types.SimpleNamespace(todo=todo, settings=settings, workers=workers))
+    def run_jobs(todo, checkpoint, **options):
+        calls.append(types.SimpleNamespace(todo=todo, **options))
         for job in todo:
             yield EpisodeResult(
                 seed=job.seed,
@@ -125,6 +125,24 @@ def test_latency_time_limit_and_workers_reach_the_episodes(checkpoint, episodes,
     )  # fmt: skip
     call = episodes.calls[0]
     assert (call.settings.latency, call.settings.time_limit, call.workers) == (0.05, 7.0, 3)
+    assert call.policy_options == {}
+
+
+def test_engine_and_precision_reach_the_policy_and_the_report(checkpoint, capsys):
+    status = evaluate(
+        '--tasks', 'drive_yellow', '--episodes', 1, '--workers', 1, '--time-limit', 0.4,
+        '--only', 'policy', '--engine', 'eager', '--dtype', 'bfloat16',
+        '--checkpoint', checkpoint, '--json',
+    )  # fmt: skip
+    assert status == 0
+    report = last_line(capsys)
+    assert (report['engine'], report['dtype']) == ('eager', 'bfloat16')
+    assert report['chunks'] > 0
+
+
+def test_a_precision_that_is_not_known_is_refused(checkpoint, capsys):
+    options = ('--episodes', 1, '--workers', 1, '--only', 'policy', '--checkpoint', checkpoint)
+    assert "found 'float7'" in refused(capsys, *options, '--dtype', 'float7')
 
 
 def test_people_get_a_table_instead_of_json(checkpoint, episodes, capsys):
@@ -209,6 +227,8 @@ def test_baselines_alone_need_no_checkpoint(episodes, capsys, tmp_path):
         (('--only', 'swapped', '--min-success', 0.5), 'add --only policy'),
         (('--ros', '--latency', 0.1), 'without ROS'),
         (('--ros', '--workers', 2), 'without ROS'),
+        (('--ros', '--engine', 'eager'), 'without ROS'),
+        (('--ros', '--dtype', 'bfloat16'), 'without ROS'),
         (('--ros', '--only', 'baselines'), 'without ROS'),
     ],
 )

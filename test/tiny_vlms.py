@@ -17,7 +17,13 @@ WORDS = ['Task: pick up the red block\nState: 0 12 255', 'open the drawer']
 SPECIAL = {
     'paligemma': ['<pad>', '<eos>', '<bos>', '<unk>', '<image>'],
     'qwen2_5_vl': ['<|endoftext|>', '<|vision_start|>', '<|vision_end|>', '<|image_pad|>'],
-    'smolvlm': ['<|im_start|>', '<|im_end|>', '<fake_token_around_image>', '<image>'],
+    'smolvlm': [
+        '<|im_start|>',
+        '<|im_end|>',
+        '<fake_token_around_image>',
+        '<image>',
+        '<global-img>',
+    ],
     'internvl': ['<|endoftext|>', '<img>', '</img>', '<IMG_CONTEXT>'],
 }
 _TEXT = {

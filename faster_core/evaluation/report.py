@@ -22,6 +22,7 @@ from faster_core.evaluation.statistics import percentiles
 from faster_core.provenance import git_commit
 
 CHANGED = 'changed'
+_AUTO = {'engine': 'auto', 'dtype': 'auto'}
 _NOT_RUN = dict.fromkeys(
     (
         'success_rate',
@@ -43,6 +44,7 @@ def build_report(
     seeds: Sequence[int],
     via_ros: bool,
     checkpoint_sha: str | None,
+    policy_options: Mapping[str, str] | None = None,
     real_seconds: float | None = None,
     paired: Mapping[str, Any] | None = None,
     error: str | None = None,
@@ -57,6 +59,7 @@ def build_report(
         seeds: scenes of every instruction.
         via_ros: through the ROS graph.
         checkpoint_sha: of the policy; None if none was needed.
+        policy_options: the `engine` and `dtype` that were asked for; None for the default of both.
         real_seconds: what the policy's episodes took, for episodes that need not be real time.
         paired: `records.paired` of this run and another one.
         error: why episodes are missing.
@@ -77,6 +80,7 @@ def build_report(
         'paired': paired,
         'error': error,
         'checkpoint_sha': checkpoint_sha,
+        **(_AUTO | dict(policy_options or {})),
         'git_sha': git_commit() or None,
         'machine': describe_machine(),
     }

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import collections
-from collections.abc import Collection, Iterator, Sequence
+from collections.abc import Collection, Iterator, Mapping, Sequence
 from concurrent import futures
 from concurrent.futures.process import BrokenProcessPool
 import dataclasses
@@ -93,15 +93,25 @@ def run_jobs(
     robot_file: str | pathlib.Path | None = None,
     settings: EpisodeSettings = DEFAULT_SETTINGS,
     workers: int = 2,
+    policy_options: Mapping[str, str] | None = None,
 ) -> Iterator[EpisodeResult]:
     """Run episodes in closed loop without ROS, in any order.
 
+    Args:
+        todo: the episodes.
+        checkpoint: folder of the policy.
+        robot_file: limits and rules of execution; None for the R1 Lite's.
+        settings: of every episode.
+        workers: processes.
+        policy_options: `engine` and `dtype` of `Policy.from_pretrained`.
+
     Raises:
         CheckpointError: the checkpoint cannot be loaded.
+        ConfigError: an engine or a dtype is unknown or cannot run here.
         WorkerError: a process was killed; results it had not given back are lost.
     """
     robot_file = robot_file or paths.share_dir() / 'config' / 'robots' / 'r1_lite.yaml'
-    args = (str(checkpoint), str(robot_file), settings)
+    args = (str(checkpoint), str(robot_file), settings, dict(policy_options or {}))
     if workers == 1:
         _start(*args)
         try:
@@ -124,8 +134,15 @@ def run_jobs(
 class _Runner:
     """Policies and simulators of one process, made when first needed."""
 
-    def __init__(self, checkpoint: str, robot_file: str, settings: EpisodeSettings) -> None:
+    def __init__(
+        self,
+        checkpoint: str,
+        robot_file: str,
+        settings: EpisodeSettings,
+        policy_options: Mapping[str, str],
+    ) -> None:
         self._checkpoint, self._settings = checkpoint, settings
+        self._policy_options = policy_options
         self._embodiment = Embodiment.load(paths.embodiment_file('r1_lite'))
         self._config = DispatcherConfig.load(robot_file, self._embodiment)
         self._loops: dict[str, ClosedLoop] = {}
@@ -154,7 +171,7 @@ class _Runner:
             settings = dataclasses.replace(settings, other_images_seed=OTHER_IMAGES_OFFSET)
         from faster_core.policy import Policy
 
-        policy = Policy.from_pretrained(self._checkpoint)
+        policy = Policy.from_pretrained(self._checkpoint, **self._policy_options)
         policy.warmup()
         return ClosedLoop(policy, self._config, settings)
 
@@ -162,9 +179,9 @@ class _Runner:
 _RUNNER: _Runner | None = None
 
 
-def _start(checkpoint: str, robot_file: str, settings: EpisodeSettings) -> None:
+def _start(*args: Any) -> None:
     global _RUNNER
-    _RUNNER = _Runner(checkpoint, robot_file, settings)
+    _RUNNER = _Runner(*args)
     import torch
 
     torch.set_num_threads(1)

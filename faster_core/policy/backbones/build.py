@@ -24,7 +24,7 @@ def build_backbone(
         vocab_size: of the text tokenizer; a small backbone's embedding has that size.
         num_cameras: cameras of the embodiment.
         state_sizes: dimensions of every state component.
-        around: ids of the tokens around an image of a pretrained family.
+        around: ids of the tokens around an image of a pretrained family, the last one after it.
         weights: where a pretrained model's weights are; empty: random.
     """
     if config.backbone == SMALL:

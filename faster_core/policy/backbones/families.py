@@ -19,7 +19,8 @@ class Family:
     Attributes:
         features: (model, normalised pixels [M, 3, S, S]) -> image tokens [M, T, width].
         language: attribute of the model that is its language model.
-        around: text tokens before and after an image, as it was pretrained; empty for none.
+        around: text tokens around an image, as it was pretrained: the last one stands after it,
+            the others before it; empty for none.
         grid_positions: image tokens have a row and a column position of their own (M-RoPE).
         causal: whether it was pretrained with causal attention over the prompt.
         prepare: (model, S), called once, keeps on the model what depends on the size of images.
@@ -115,7 +116,7 @@ FAMILIES = {
     'smolvlm': Family(
         features=_smolvlm,
         language='text_model',
-        around=('<fake_token_around_image>', '<fake_token_around_image>'),
+        around=('<fake_token_around_image>', '<global-img>', '<fake_token_around_image>'),
     ),
     'internvl': Family(features=_internvl, around=('<img>', '</img>')),
 }

@@ -37,7 +37,7 @@ class PretrainedBackbone(Backbone):
             config: its `backbone` names the family.
             num_cameras: cameras of the embodiment.
             state_sizes: dimensions of every state component.
-            around: ids of the tokens before and after every image.
+            around: ids of the tokens around every image, the last one after it.
             weights: folder or hub name to take the weights from; empty: random.
 
         Raises:
@@ -97,8 +97,8 @@ class PretrainedBackbone(Backbone):
         tokens = features.unflatten(1, (cameras, -1))
         if len(self.around):
             edges = self.language.get_input_embeddings()(self.around)
-            before, after = edges.to(tokens.dtype).expand(*tokens.shape[:2], 2, -1).split(1, dim=2)
-            tokens = torch.cat([before, tokens, after], dim=2)
+            edges = edges.to(tokens.dtype).expand(*tokens.shape[:2], -1, -1)
+            tokens = torch.cat([edges[:, :, :-1], tokens, edges[:, :, -1:]], dim=2)
         return super()._images(tokens.flatten(1, 2), present)
 
     def _positions(self, valid: torch.Tensor) -> torch.Tensor:
