@@ -164,7 +164,9 @@ def test_silence_at_the_end_counts_as_any_other(r1, fine, silence, verdict):
         (0.021, Verdict.WARN),
         (0.49, Verdict.WARN),
         (0.51, Verdict.FAIL),
-        (-0.04, None),
+        (-0.019, None),
+        (-0.021, Verdict.WARN),
+        (-0.049, Verdict.WARN),
         (-0.06, Verdict.FAIL),
         (START, Verdict.FAIL),  # a clock that began at 0
     ],

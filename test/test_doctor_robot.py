@@ -211,6 +211,27 @@ def test_a_controller_that_is_not_active_fails_though_it_listens(arm, state):
     assert rows(arm, changed(healthy(arm), controllers=active)) == []
 
 
+@pytest.mark.parametrize('flag', ['interpolate_from_desired_state', 'open_loop_control'])
+def test_a_controller_that_begins_trajectories_where_it_is_measured_is_warned_of(arm, flag):
+    def with_flag(value):
+        found = {'/arm_controller': {flag: value, 'joints': ['a']}, '/other': {flag: False}}
+        return changed(healthy(arm), controller_parameters=found)
+
+    row = only(arm, with_flag(False))
+    assert (row.verdict, row.check, row.subject) == (Verdict.WARN, 'trajectory', 'arm')
+    assert row.expected == f'{flag}: true'
+    assert rows(arm, with_flag(True)) == []
+    (good,) = rows(arm, with_flag(True), Verdict.OK, 'trajectory')
+    assert good.found == 'arm_controller goes on from its last command'
+
+
+def test_one_of_the_two_flags_is_enough_and_other_controllers_have_none(arm):
+    both = {'interpolate_from_desired_state': True, 'open_loop_control': False}
+    for parameters in (both, {'joints': ['a']}):
+        graph = changed(healthy(arm), controller_parameters={'/arm_controller': parameters})
+        assert rows(arm, graph) == []
+
+
 def test_controllers_of_one_name_are_told_apart_by_their_manager():
     aloha = load(ROBOT_FILE.with_name('aloha.yaml'), paths.embodiment_file('aloha_stationary'))
 

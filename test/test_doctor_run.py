@@ -310,6 +310,23 @@ def test_controllers_are_asked_for_only_where_their_messages_can_be_read(monkeyp
     assert Listener._controllers(Asking(), services)[0] is None
 
 
+def test_the_parameters_of_a_commanded_controller_are_read(tmp_path):
+    arm = small_arm(tmp_path)
+    node = Node('arm_controller', context=kept_context(OTHER_DOMAIN), use_global_arguments=False)
+    node.declare_parameter('open_loop_control', False)
+    one = Listener(node.context, arm)
+    one._executor.add_node(node)
+    try:
+        assert one.spin(PATIENT, lambda: '/arm_controller' in one.nodes())
+        found = one.snapshot(1.0, {}).controller_parameters
+    finally:
+        one._executor.remove_node(node)
+        one.close()
+        node.destroy_node()
+    assert found['/arm_controller']['open_loop_control'] is False
+    assert list(found) == ['/arm_controller']
+
+
 def test_a_node_that_does_not_answer_costs_bounded_time_and_has_no_parameters(
     listening, monkeypatch
 ):

@@ -215,7 +215,7 @@ def guard_process(*more):
     ids=['fits', 'type', 'qos'],
 )
 def test_only_a_guard_that_gets_the_commands_hears_them(make_rig, parameter, heard):
-    rig = make_rig(**GUARDED)
+    rig = make_rig(guard__topic='guard/state')
     said = []
     rig.node.create_subscription(GuardState, 'guard/state', said.append, 1)
     with guard_process(parameter):

@@ -91,7 +91,7 @@ def test_diagnostics_end_with_the_configuration_and_come_back_with_it(rig):
 def test_input_is_stale_before_its_first_message_then_ok_then_an_error(context):
     with h.rig(context, **{'head.timeout': 1.5}) as rig:
         ears = Ears(rig)
-        rig.spin(0.4)
+        rig.spin(1.6)
         head = ears.now()['input/head']
         assert head.level == STALE
         assert 'head (/head): no message yet' in head.message

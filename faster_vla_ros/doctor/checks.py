@@ -44,6 +44,7 @@ CHECKS: tuple[Check, ...] = (
     limits.check_measured,
     commands.check_commands,
     commands.check_controllers,
+    commands.check_trajectory_controllers,
     interlocks.check_interlocks,
 )
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterable, Iterator
+from typing import Any
 
 from faster_vla_ros import qos
 from faster_vla_ros.doctor.expected import DISPATCHER, Expected, GUARD, POLICY
@@ -11,6 +12,8 @@ from faster_vla_ros.doctor.snapshot import Endpoint, message_type, Snapshot
 from faster_vla_ros.outputs import ways_in
 from faster_vla_ros.outputs.protocol import is_action
 
+# Parameters of joint_trajectory_controller, the first from Jazzy on, the second in Humble.
+FROM_COMMAND = ('interpolate_from_desired_state', 'open_loop_control')
 START = 'start the driver or controller, or correct the name in the parameter file'
 
 
@@ -137,8 +140,7 @@ def check_controllers(expected: Expected, snapshot: Snapshot) -> Iterator[Findin
         return
     states = {c.full_name: c for c in snapshot.controllers}
     for name, (_, config) in expected.dispatcher.outputs.items():
-        # A controller's topics and actions stand below its name.
-        controller = states.get(expected.name(config.topic or config.action).rpartition('/')[0])
+        controller = states.get(controller_of(expected, config))
         if controller is None:
             continue
         if controller.state != 'active':
@@ -152,6 +154,38 @@ def check_controllers(expected: Expected, snapshot: Snapshot) -> Iterator[Findin
             )
         else:
             yield ok('controller', name, f'{controller.full_name.lstrip("/")} is active')
+
+
+def check_trajectory_controllers(expected: Expected, snapshot: Snapshot) -> Iterator[Finding]:
+    """Look whether a joint_trajectory_controller goes on from what it commanded last."""
+    if expected.dispatcher is None:
+        return
+    for name, (_, config) in expected.dispatcher.outputs.items():
+        node = controller_of(expected, config)
+        parameters = snapshot.controller_parameters.get(node, {})
+        found = {flag: parameters[flag] for flag in FROM_COMMAND if flag in parameters}
+        if not found:
+            continue
+        if any(found.values()):
+            yield ok('trajectory', name, f'{node.lstrip("/")} goes on from its last command')
+            continue
+        flag = next(iter(found))
+        yield warn(
+            'trajectory',
+            name,
+            f'{node.lstrip("/")} begins every trajectory where the robot is measured: a step back '
+            'with every chunk',
+            expected=f'{flag}: true',
+            advice=f'set it in the parameters of {node.lstrip("/")} and start that again',
+        )
+
+
+def controller_of(expected: Expected, config: Any) -> str:
+    """Return the full name of the controller that is commanded, if it is one.
+
+    Its topics and actions stand below its name.
+    """
+    return expected.name(config.topic or config.action).rpartition('/')[0]
 
 
 def nodes(endpoints: Iterable[Endpoint]) -> str:

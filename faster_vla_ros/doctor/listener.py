@@ -23,6 +23,7 @@ from faster_vla_ros import qos
 from faster_vla_ros.compat.fastdds import profile_variable
 from faster_vla_ros.conversions import seconds_from_stamp
 from faster_vla_ros.doctor.asking import Asker, DISCOVERY, join, opened_context
+from faster_vla_ros.doctor.commands import controller_of
 from faster_vla_ros.doctor.expected import Expected
 from faster_vla_ros.doctor.inputs import DISPATCHER, Input, POLICY
 from faster_vla_ros.doctor.snapshot import (
@@ -196,12 +197,22 @@ class Listener(Asker):
             robot_description=description.data if description else '',
             controllers=controllers,
             controllers_problem=problem,
+            controller_parameters={
+                n: p for n in self._commanded(nodes) if (p := self.parameters(n))
+            },
             environment=environment,
         )
 
     def _ours(self, nodes: tuple[str, ...]) -> list[str]:
         names = [self._expected.name(n) for n in (POLICY, DISPATCHER)]
         return [n for n in names if n in nodes]
+
+    def _commanded(self, nodes: tuple[str, ...]) -> list[str]:
+        """Return the nodes below whose names our commands go: controllers of ros2_control."""
+        dispatcher = self._expected.dispatcher
+        outputs = dispatcher.outputs.values() if dispatcher is not None else ()
+        owners = {controller_of(self._expected, config) for _, config in outputs}
+        return [n for n in nodes if n in owners]
 
     def _endpoints(
         self, topics: dict[str, list[str]], ask: Callable[[str], Any]

@@ -140,6 +140,7 @@ class Snapshot:
         robot_description: latched URDF; empty without one.
         controllers: of all controller managers; None if one could not be asked.
         controllers_problem: why it could not be asked.
+        controller_parameters: node above a commanded topic or action -> its parameters.
         environment: what decides who is seen, name -> value.
     """
 
@@ -159,6 +160,9 @@ class Snapshot:
     robot_description: str = ''
     controllers: tuple[Controller, ...] | None = None
     controllers_problem: str = ''
+    controller_parameters: Mapping[str, Mapping[str, Any]] = dataclasses.field(
+        default_factory=dict
+    )
     environment: Mapping[str, str] = dataclasses.field(default_factory=dict)
 
     def of(self, topic: str) -> Heard:

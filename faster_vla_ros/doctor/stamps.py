@@ -156,6 +156,14 @@ def _age(each: Input, heard: Heard, snapshot: Snapshot) -> Finding:
             advice=_SYNCHRONISE + '; stamps must count seconds since 1970, or be simulated time '
             'with use_sim_time',
         )
+    if age < -WARN_AGE:
+        return warn(
+            'stamps',
+            each.subject,
+            f'{_seconds(-age)} in the future: clocks are at least so far apart',
+            expected=f'at most {_seconds(WARN_AGE)}',
+            advice=_SYNCHRONISE,
+        )
     # An image is exposed, read out and packed before it can be sent.
     allowed = WARN_AGE + (1 / heard.rate if each.camera and heard.rate else 0.0)
     if age > allowed:
