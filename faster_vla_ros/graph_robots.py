@@ -124,7 +124,7 @@ R1LITE_WBC = GraphRobots(
         Robot(
             name='r1_lite',
             embodiment='r1_lite',
-            parameter_file='r1_lite.yaml',
+            parameter_file='r1_lite_hardware.yaml',
             guarded=True,
             guarded_in_simulation=True,
             simulated={

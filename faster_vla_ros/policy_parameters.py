@@ -46,7 +46,11 @@ TABLE = {
         type=tuple, item=str, help='ids, the state components of the embodiment'
     ),
     'sync_slop': Spec(type=float, default=0.05, at_least=0.0, help='s, inputs to reference'),
-    'use_receive_time': Spec(type=bool, default=False, help='ignore stamps of broken drivers'),
+    'use_receive_time': Spec(
+        type=bool,
+        default=False,
+        help='ignore stamps of broken drivers: one that repeats its last message passes for alive',
+    ),
     'trigger': Spec(
         type=str,
         default='continuous',

@@ -27,6 +27,7 @@ SHIPPED = {
     'isaac/ur5e.yaml': 'ur5e',
     'isaac/xarm7.yaml': 'xarm7',
     'r1_lite.yaml': 'r1_lite',
+    'r1_lite_hardware.yaml': 'r1_lite',
     'trossen.yaml': 'trossen_stationary',
     'ur5e.yaml': 'ur5e',
     'xarm7.yaml': 'xarm7',

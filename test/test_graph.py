@@ -284,7 +284,7 @@ def test_a_real_robot_has_its_own_file_and_waits_to_be_enabled(graph, arguments)
     dispatcher = GRAPHS[graph](sim=False, nodes=nodes, **arguments).nodes[0]
     (file,) = dispatcher.parameter_files
     assert file.parent.name == 'robots'
-    assert file.stem == arguments.get('robot', 'r1_lite')
+    assert file.stem == arguments.get('robot', 'r1_lite_hardware')
     assert dispatcher.parameters['require_enable'] is True
 
 

@@ -1,6 +1,7 @@
 """The list of what a Galaxea R1 Lite demands (docs/robots.md), one test or more per item.
 
-With the shipped robot file; the vendor's side is played over DDS.
+With the file of the real robot, or the simulated one's, which differs in limits only; the vendor's
+side is played over DDS.
 """
 
 import time
@@ -40,7 +41,7 @@ CHASSIS = '/motion_target/target_speed_chassis'
 
 @pytest.fixture(scope='module')
 def config():
-    return as_dispatcher(ROBOT_FILE, EMBODIMENT_FILE)
+    return as_dispatcher('r1_lite_hardware.yaml', EMBODIMENT_FILE)
 
 
 @pytest.fixture(scope='module')
@@ -257,7 +258,7 @@ def test_9_images_cross_machines_compressed(policy):
 
 
 def test_10_the_doctor_warns_when_the_clocks_are_more_than_20_ms_apart():
-    """What it says of a stamp that is older stands in test_doctor_inputs.py."""
+    """What it says of a stamp that is older, or in the future, stands in test_doctor_inputs.py."""
     assert stamps.WARN_AGE <= 0.02
 
 

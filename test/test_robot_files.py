@@ -79,6 +79,8 @@ WIRING = (
     *('feedback.topic', 'feedback.joints', 'feedback.scale', 'feedback.offset'),
 )
 
+_LOWERED = ('max_velocity', 'max_acceleration', 'max_start_offset')
+
 all_files = pytest.mark.parametrize('file', SHIPPED)
 
 
@@ -155,7 +157,7 @@ def test_a_commanded_position_is_read_back_as_itself(file):
 
 @all_files
 def test_names_are_relative_so_that_a_namespace_serves_two_robots(file):
-    if file == 'r1_lite.yaml':
+    if SHIPPED[file] == 'r1_lite':
         pytest.skip("the vendor's drivers have absolute names")
     for node in ('policy_node', 'action_dispatcher'):
         for key, value in parameters(file, node).items():
@@ -180,6 +182,26 @@ def test_limits_are_below_those_of_the_machine(robot):
             # What the joint needs to stop on its own, or an end that is one of the work itself.
             free = (limits.upper < upper) & ((limits.lower > lower) | (lower == 0.0))
             assert free.all(), name
+
+
+def test_the_real_r1_lite_begins_with_lower_limits_and_is_otherwise_what_is_simulated():
+    simulated, real = (
+        {node: parameters(file, node) for node in ('policy_node', 'action_dispatcher', 'guard')}
+        for file in ('r1_lite.yaml', 'r1_lite_hardware.yaml')
+    )
+    wide, low = simulated.pop('action_dispatcher'), real.pop('action_dispatcher')
+    assert real == simulated
+    assert low.keys() == wide.keys()
+    changed = {name for name in low if low[name] != wide[name]}
+    arms = [f'{side}_arm.{what}' for side in ('left', 'right') for what in _LOWERED]
+    assert changed == {*arms, 'torso.max_velocity', 'torso.max_acceleration'}
+    for name in changed:
+        assert (np.array(low[name]) < np.array(wide[name])).all(), name
+    for side in ('left', 'right'):  # what docs/robots.md advises to begin with
+        assert max(low[f'{side}_arm.max_velocity']) <= 0.8
+        assert max(low[f'{side}_arm.max_acceleration']) <= 5.0  # as in the files of other arms
+        assert low[f'{side}_arm.max_start_offset'] <= 0.15
+    assert max(low['torso.max_velocity'][:2]) <= 0.05
 
 
 @pytest.mark.parametrize('file', [f for f in SHIPPED if '/' in f])

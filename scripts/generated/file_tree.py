@@ -25,6 +25,7 @@ ABOUT = {
     'config/fastdds_udp.xml': 'no shared memory: dispatcher and guard',
     'config/fastdds_udp_localhost.xml': 'the same for a graph that stays on its machine',
     'config/robots/r1_lite.yaml': 'topics and limits of the R1 Lite for both nodes',
+    'config/robots/r1_lite_hardware.yaml': 'of the real R1 Lite: the limits one begins with',
     'config/diagnostics/': 'groups of diagnostics for rqt_robot_monitor',
     'config/embodiments/aloha_stationary.yaml': 'ALOHA on a table: two arms, four cameras',
     'config/embodiments/franka_fr3.yaml': 'Franka FR3 with its hand',
