@@ -121,6 +121,7 @@ reliability: $(READY)
 	measure fuzz fuzz; \
 	measure fuzz_dds fuzz_dds; \
 	measure failures failures; \
+	measure failures failures_arms --robot aloha; \
 	measure overhead overhead; \
 	measure overhead overhead_500 --state-rate 500; \
 	measure jitter jitter; \

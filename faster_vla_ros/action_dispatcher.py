@@ -10,6 +10,7 @@ published from the start on, says that it works. Nothing moves before `~/enable`
 
 from __future__ import annotations
 
+import collections
 from collections.abc import Callable, Mapping
 import dataclasses
 import signal
@@ -33,7 +34,7 @@ from faster_core.errors import FasterVlaError, ObservationError
 from faster_core.execution.config import DispatcherConfig
 from faster_core.execution.dispatcher import Dispatcher
 from faster_core.execution.errors import ChunkError
-from faster_core.execution.state import Answer, DispatcherSnapshot, Tick
+from faster_core.execution.state import Action, Answer, DispatcherSnapshot, Tick
 from faster_vla_msgs.msg import ActionChunk as ActionChunkMsg
 from faster_vla_ros import dispatcher_parameters, punctual, qos, services
 from faster_vla_ros.at_enable import EnableMessages
@@ -54,6 +55,9 @@ STATUS_PERIOD = 1.0
 LOOK_PERIOD = 0.2
 # Seconds everything gets to come to rest at the end; then velocities are cut to zero.
 SETTLE_TIME = 2.0
+# Seconds from a tick's time until its trajectories are sent: at first, and at most.
+# By the longest of so many: a controller that gets one late makes up for it at once.
+FIRST_SENDING, LONGEST_SENDING, NUM_SENDINGS = 0.02, 0.05, 20
 # Zeros sent last: a best-effort subscriber may miss one.
 NUM_ZEROS = 5
 # Seconds between commands at the end, at most: whoever asked to end does not wait long.
@@ -90,6 +94,9 @@ class ActionDispatcher(Node):
             self.config.trajectories,
             lambda: not self._authority.why_not_enable(),
         )
+        self.dispatcher.warm_up()
+        self.dispatcher.sending_time = FIRST_SENDING
+        self._sendings = collections.deque([FIRST_SENDING / 1.2], maxlen=NUM_SENDINGS)
         self._at_enable = None if dry else EnableMessages(self, self.config.values)
         self._board = DispatcherBoard(self, self.embodiment, rules, self.config.frame_id)
         self._log = StateLog(self.get_logger())
@@ -113,7 +120,9 @@ class ActionDispatcher(Node):
         services.service(self, Trigger, '~/reset', self._on_reset)
         # Steady: simulated time that stands still must not stop the watchdog.
         steady = Clock(clock_type=ClockType.STEADY_TIME)
-        self._last_tick: float | None = None
+        # By the steady clock: when the newest tick began, and when it read the time.
+        self._begun: float | None = None
+        self._last_reading: float | None = None
         self._timer = self.create_timer(self._period, self._on_timer, clock=steady)
         self.create_timer(STATUS_PERIOD, self._board.publish, clock=steady)
         self.create_timer(LOOK_PERIOD, self._on_look, clock=steady)
@@ -167,8 +176,8 @@ class ActionDispatcher(Node):
     # --- ticks --------------------------------------------------------------------------------
 
     def _on_timer(self) -> None:
-        if self._last_tick is not None:
-            self._board.timed(time.perf_counter() - self._last_tick - self._period)
+        if self._begun is not None:
+            self._board.timed(time.perf_counter() - self._begun - self._period)
         self._tick()
 
     def _tick(self, elsewhere: str | None = None) -> Tick:
@@ -177,8 +186,7 @@ class ActionDispatcher(Node):
         Args:
             elsewhere: who moves the robot instead of us, if that was asked before.
         """
-        before, self._last_tick = self._last_tick, time.perf_counter()
-        silence = 0.0 if before is None else self._last_tick - before
+        self._begun = time.perf_counter()
         self._authority.next_tick()
         if self._estop is not None and (reason := self._estop.take_press()):
             self.dispatcher.stop(self._now(), reason)
@@ -187,13 +195,23 @@ class ActionDispatcher(Node):
             self.dispatcher.yield_to(elsewhere, self._now(), taken=self._authority.taken)
         elif elsewhere:
             self.dispatcher.disarm(elsewhere, self._now())
-        # One reading: the stamp of a command is the time it was computed for.
+        # One reading: the stamp of a command is the time it was computed for. And both clocks side
+        # by side: what passes in between would be silence here, and there time of the next tick.
+        before, self._last_reading = self._last_reading, time.perf_counter()
         moment = self.get_clock().now()
+        silence = 0.0 if before is None else self._last_reading - before
         tick = self.dispatcher.tick(moment.nanoseconds * 1e-9, silence)
         stamp = moment.to_msg()
+
+        def passed() -> float:
+            return (self.get_clock().now() - moment).nanoseconds * 1e-9
+
         if self._at_enable is not None:
             self._at_enable.update(tick.state.enabled)
-        self._wire.send(tick, stamp)
+        self._wire.send(tick, stamp, passed)
+        if tick.trajectories and tick.state.action in (Action.FOLLOW, Action.LIMIT):
+            self._sendings.append(passed())
+            self.dispatcher.sending_time = min(1.2 * max(self._sendings), LONGEST_SENDING)
         self._log.update(tick.state)
         why = elsewhere
         if not (why or tick.state.enabled or self.config.rules.require_enable):

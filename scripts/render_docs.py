@@ -49,7 +49,7 @@ PARTS: dict[str, dict[str, Callable[[], str]]] = {
     },
     'docs/reliability.md': {
         name: functools.partial(reliability_table, name)
-        for name in ('failures', 'fuzz', 'jitter', 'motion', 'overhead', 'soak')
+        for name in ('failures', 'failures_arms', 'fuzz', 'jitter', 'motion', 'overhead', 'soak')
     },
     'docs/simulators.md': {
         'mujoco_robot parameters': parameter_tables.simulated_robot_parameters,

@@ -233,6 +233,25 @@ def test_a_stop_decelerates_within_the_limits_of_the_base(rig):
     assert 0.9 < rig.hardest_braking() <= 1.01
 
 
+def test_a_tick_that_stands_still_in_its_middle_counts_as_one_silence(make_rig, monkeypatch):
+    rig = make_rig()
+    rig.drive(0.15)
+    authority, stalls = rig.dispatcher._authority, [0.2]
+    begin = authority.next_tick
+
+    def begin_slowly():
+        begin()
+        if stalls:
+            time.sleep(stalls.pop())
+
+    monkeypatch.setattr(authority, 'next_tick', begin_slowly)
+    count = len(rig.base_speeds)
+    rig.move_until(lambda: len(rig.base_speeds) > count + 5 and rig.base_speeds[-1] > 0.15)
+    assert not stalls
+    assert min(rig.base_speeds[count:]) < 0.15  # it did brake
+    assert rig.hardest_braking() <= 1.01
+
+
 def test_a_stop_is_latched_until_reset_and_reset_does_not_enable(rig):
     rig.drive()
     rig.stop()

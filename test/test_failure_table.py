@@ -28,6 +28,7 @@ from faster_vla_ros.graph import r1lite_wbc
 from faster_vla_ros.session import isolated_environment, Session
 from faster_vla_ros.supervisor import Supervisor
 from scripts.reliability import rows
+from scripts.reliability.arms import ArmsBench
 from scripts.reliability.bench import Bench
 from scripts.reliability.failures import GOES_ON, goes_on, measure_without_guard
 from scripts.reliability.hostile import HostileChunks
@@ -49,13 +50,14 @@ def benches():
     """Return benches by what has to run around the dispatcher; each is started once."""
     made = {}
 
-    def get(real_node=False, sim_time=False):
-        key = (real_node, sim_time)
+    def get(real_node=False, sim_time=False, kind=Bench, **options):
+        key = (real_node, sim_time, kind)
         if key not in made:
             for bench in made.values():  # one at a time: they share names
                 bench.close()
             made.clear()
-            made[key] = Bench(DOMAIN, real_node=real_node, sim_time=sim_time, changes=LENIENT)
+            options |= {'real_node': real_node, 'sim_time': sim_time, 'changes': LENIENT}
+            made[key] = kind(DOMAIN, **options)
         return made[key]
 
     yield get
@@ -84,7 +86,18 @@ ORDER = sorted(rows.ROWS, key=lambda r: (r.real_node, r.sim_time))
 
 @pytest.mark.parametrize('row', ORDER, ids=lambda r: r.name.replace(' ', '_'))
 def test_the_robot_is_safe_soon_after(benches, row):
-    bench = benches(row.real_node, row.sim_time)
+    _is_safe_soon_after(benches(row.real_node, row.sim_time), row)
+
+
+ARMS_ORDER = sorted(rows.ARMS_ROWS, key=lambda r: r.sim_time)
+
+
+@pytest.mark.parametrize('row', ARMS_ORDER, ids=lambda r: r.name.replace(' ', '_'))
+def test_arms_behind_trajectory_controllers_are_safe_soon_after(benches, row):
+    _is_safe_soon_after(benches(sim_time=row.sim_time, kind=ArmsBench, rows=50), row)
+
+
+def _is_safe_soon_after(bench, row):
     ticks = rows.ALLOWED_TICKS * bench.period + rows.ALLOWED
     allowed = (rows.GUARD_ALLOWED if row.guard else ticks) * 1e3 + LOADED
     found = []

@@ -1,5 +1,6 @@
 """Outputs: values of a component to one message, and what does not fit is refused by name."""
 
+import dataclasses
 import types
 
 import numpy as np
@@ -15,6 +16,7 @@ from robot_files import as_dispatcher, embodiment_path, Publishing, ROBOTS
 from faster_core.embodiment import Component, Kind
 from faster_core.errors import ConfigError
 from faster_core.execution.state import Action, Tick
+from faster_core.execution.trajectory import Trajectory
 from faster_vla_ros import outputs
 from faster_vla_ros.outputs import OutputConfig
 from faster_vla_ros.outputs.wire import Wire
@@ -152,6 +154,18 @@ def test_nothing_is_published_when_one_message_cannot_be_encoded():
     with pytest.raises(ValueError):
         wire.send(tick(arm=np.zeros(2), base=np.zeros(2)), STAMP)  # one value is missing
     assert not node.log
+
+
+def test_times_of_a_trajectory_count_from_when_it_is_sent():
+    node, wire = _wire(arm='joint_trajectory')
+    way = Trajectory(
+        times=np.array([0.01, 0.03, 0.05]), positions=np.ones((3, 2)), velocities=np.zeros((3, 2))
+    )
+    moved = dataclasses.replace(tick(arm=np.zeros(2)), trajectories={'arm': way})
+    wire.send(moved, STAMP, lambda: 0.02)
+    ((_, message),) = node.log
+    times = [p.time_from_start.sec + p.time_from_start.nanosec * 1e-9 for p in message.points]
+    assert times == pytest.approx([0.01, 0.03])
 
 
 def test_zeros_go_to_velocities_and_never_to_positions():

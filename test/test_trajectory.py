@@ -15,7 +15,14 @@ from faster_core.execution.dispatcher import Dispatcher, DispatcherConfig
 from faster_core.execution.limits import PositionLimiter
 from faster_core.execution.plan import Plan
 from faster_core.execution.state import Action
-from faster_core.execution.trajectory import brake, follow, peak_acceleration, peak_speed
+from faster_core.execution.trajectory import (
+    brake,
+    follow,
+    follow_all,
+    peak_acceleration,
+    peak_speed,
+    Trajectory,
+)
 
 ARM = slice(0, 2)
 
@@ -271,7 +278,128 @@ def test_the_peaks_of_a_cubic_are_found_between_its_points():
     assert peak_acceleration(times, values, slopes) == pytest.approx(6.0)
 
 
+def test_several_components_together_get_what_each_gets_alone():
+    rng = np.random.default_rng(3)
+    limiters = [limiter((0.1, -0.2), (0.3, 0.0)), limiter((0.0, 0.4), (0.0, -0.5))]
+    values = np.cumsum(rng.uniform(-0.05, 0.05, (8, 4)), axis=0)
+    both = dataclasses.replace(
+        plan(values[:, :2]), values=np.concatenate([values, np.zeros((8, 1))], axis=1)
+    )
+    columns, options = [slice(0, 2), slice(2, 4)], {'now': START, 'lead': PERIOD, 'tick': TICK}
+    together = follow_all(limiters, both, columns, **options)
+    for one, own, made in zip(limiters, columns, together, strict=True):
+        alone = follow(one, both, own, **options)
+        assert made.within_limits and alone.within_limits
+        sane(made, PERIOD)
+        times = np.linspace(0.0, alone.times[-1], 50)
+        there = [spline(m, one)(np.minimum(times, m.times[-1])) for m in (made, alone)]
+        assert there[0] == pytest.approx(there[1], abs=5e-3)
+
+
+def test_what_is_left_of_a_trajectory_has_no_point_at_once_but_always_its_last():
+    way = Trajectory(
+        times=np.array([0.01, 0.02, 0.03]),
+        positions=np.array([[1.0], [2.0], [3.0]]),
+        velocities=np.array([[1.0], [1.0], [0.0]]),
+    )
+    left = way.after(0.008)
+    assert left.times == pytest.approx([0.012, 0.022])
+    assert left.positions.ravel().tolist() == [2.0, 3.0]
+    last = way.after(0.5)
+    assert (last.positions.ravel().tolist(), last.velocities.ravel().tolist()) == ([3.0], [0.0])
+    assert last.times[0] > 0.0
+
+
 # --- when the dispatcher sends one -----------------------------------------------------------
+
+
+class Controller:
+    """Follows the trajectories of a rail as one of ros2_control does, from its last command."""
+
+    def __init__(self, rail):
+        self.rail, self.worst = rail, 0.0
+        self.path, self.begin = None, 0.0
+
+    def at(self, now):
+        if self.path is None:
+            return np.zeros(2), np.zeros(2)
+        t = min(now - self.begin, self.path.x[-1])
+        return self.path(t), self.path(t, 1)
+
+    def take(self, ticks, passed=0.0):
+        """Follow what a tick sent, which comes `passed` seconds after its time."""
+        for tick in ticks:
+            if (way := tick.trajectories.get('arm')) is None:
+                continue
+            way, now = way.after(passed), self.rail.now + passed
+            start = self.at(now)
+            self.path = CubicHermiteSpline(
+                np.concatenate([[0.0], way.times]),
+                np.concatenate([start[0][None], way.positions]),
+                np.concatenate([start[1][None], way.velocities]),
+            )
+            self.begin = now
+            harder = np.abs(self.path(np.linspace(0.0, way.times[-1], 2000), 2)).max(axis=0)
+            limit = config().components['arm'].max_acceleration
+            self.worst = max(self.worst, float((harder / limit).max()))
+
+
+@pytest.mark.parametrize('end', ['stop', 'drop', 'disable'])
+@pytest.mark.parametrize('moment', np.arange(0.11, 0.61, 0.07))
+def test_a_controller_brakes_within_the_limits_from_where_it_is(end, moment):
+    rig = Rail()
+    controller = Controller(rig)
+    rig.send(rows(arm=0.06 * np.arange(8)[:, None] * np.array([1.0, -1.5])))
+    for _ in range(round(moment / TICK)):
+        controller.take([rig.tick()])
+    if end == 'stop':
+        rig.dispatcher.stop(rig.now)
+    elif end == 'disable':
+        rig.dispatcher.enable(False, rig.now)
+    else:
+        rig.send(np.zeros((0, 5)))
+    assert np.abs(controller.at(rig.now)[1]).max() > 0.1
+    controller.take([rig.tick()])
+    assert controller.worst <= 1.02
+
+
+def test_a_controller_keeps_the_limits_when_one_plan_follows_another():
+    rig = Rail()
+    controller, rng = Controller(rig), np.random.default_rng(5)
+    for _ in range(40):
+        place = controller.at(rig.now)[0]
+        target = np.clip(place + rng.uniform(-0.3, 0.3, 2), -0.8, 0.8)
+        way = np.linspace(place, target, 9)[1:]
+        rig.send(rows(arm=way))
+        for _ in range(int(rng.integers(4, 20))):
+            controller.take([rig.tick()])
+    assert controller.worst <= 1.02
+
+
+def test_a_trajectory_that_takes_a_while_begins_where_the_controller_is_by_then():
+    rig = Rail()
+    rig.dispatcher.sending_time = 0.03
+    controller, rng = Controller(rig), np.random.default_rng(6)
+    for _ in range(20):
+        place = controller.at(rig.now)[0]
+        way = np.linspace(place, np.clip(place + rng.uniform(-0.3, 0.3, 2), -0.8, 0.8), 9)[1:]
+        rig.send(rows(arm=way))
+        tick = rig.tick()
+        assert tick.trajectories['arm'].times[0] == pytest.approx(0.03)
+        controller.take([tick], passed=0.03)
+        for _ in range(int(rng.integers(6, 20))):
+            controller.take([rig.tick()])
+    assert controller.worst <= 1.03
+
+
+def test_warming_up_changes_nothing():
+    rig = Rail()
+    rig.dispatcher.warm_up()
+    assert rig.send(rows(arm=0.05 * np.arange(8)[:, None] * np.ones(2))).accepted
+    fresh = Rail()
+    fresh.send(rows(arm=0.05 * np.arange(8)[:, None] * np.ones(2)))
+    made, expected = (r.tick().trajectories['arm'] for r in (rig, fresh))
+    assert np.array_equal(made.positions, expected.positions)
 
 
 def test_a_chunk_is_sent_as_a_trajectory_once():

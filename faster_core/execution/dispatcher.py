@@ -91,11 +91,36 @@ class Dispatcher:
         self._still_ticks = 0
         self._idle_since: float | None = None
         self._moved_at: dict[str, float] = {}  # component -> when it moved last
+        # Seconds from a tick's time until trajectories of a plan are sent, as who sends them says.
+        self.sending_time = 0.0
 
     @property
     def plan(self) -> Plan | None:
         """The plan in force, for output as trajectories and for debugging."""
         return self._plan
+
+    def warm_up(self) -> None:
+        """Compute trajectories for nothing: the first ones of a process take twice as long."""
+        limits = self._config.components
+        middle = {
+            n: np.clip(np.zeros_like(limits[n].lower), limits[n].lower, limits[n].upper)
+            for n in self._positions
+        }
+        motion = Motion(self._embodiment, self._config, middle, self._sampled)
+        row, horizon = motion.set_point(), self._embodiment.action_horizon
+        plan = splice(
+            old=None,
+            anchor=(0.0, row),
+            times=self._embodiment.step_period * np.arange(1, horizon + 1),
+            values=np.tile(row, (horizon, 1)),
+            rest=row,
+            holding=self._holding,
+            switching=self._switching,
+            blend_steps=self._config.blend_steps,
+            sequence_id=0,
+        )
+        options = {'now': 0.0, 'lead': 0.0, 'tick': 1.0 / self._config.dispatch_rate}
+        motion.trajectories(self._trajectories, plan, ahead=0.0, **options)
 
     def set_config(self, config: DispatcherConfig) -> None:
         """Take other limits at run time; set-points go on from where they are.
@@ -287,7 +312,11 @@ class Dispatcher:
             self.enable(True, now)
         if self._enabled and stale:
             self._latch(FEEDBACK_STALE, stale)
-        late = silence > MAX_TICK_PERIODS / self._config.dispatch_rate
+        most = MAX_TICK_PERIODS / self._config.dispatch_rate
+        late = silence > most
+        if self._motion is not None and self._last_tick is not None:
+            # The clock may have jumped while controllers did not, but not if it took that long.
+            self._motion.go_on(min(max(self._now - self._last_tick, 0.0), max(silence, most)))
         action, components, message = self._move(silence if late else 0.0)
         self._last_tick = self._now
         plan = self._plan
@@ -389,11 +418,12 @@ class Dispatcher:
         tick = 1.0 / self._config.dispatch_rate
         lead = self._config.min_lead or self._embodiment.step_period
         plan = self._plan if self._covers() else None
-        made = {
-            name: self._motion.trajectory(name, plan, now=self._now, lead=lead, tick=tick)
-            for name in self._trajectories
-            if name not in taken
-        }
+        names = [n for n in self._trajectories if n not in taken]
+        # What follows a plan takes a while to compute, and a controller goes on meanwhile.
+        ahead = self.sending_time if plan is not None else 0.0
+        made = self._motion.trajectories(
+            names, plan, now=self._now, ahead=ahead, lead=lead, tick=tick
+        )
         self._exceeding = tuple(name for name, t in made.items() if not t.within_limits)
         return made
 

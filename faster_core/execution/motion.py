@@ -8,9 +8,10 @@ import numpy as np
 
 from faster_core.embodiment import Component, Embodiment, Kind
 from faster_core.execution.config import ComponentConfig, DispatcherConfig
+from faster_core.execution.followed import Followed
 from faster_core.execution.limits import PositionLimiter, VelocityLimiter
 from faster_core.execution.plan import Plan
-from faster_core.execution.trajectory import brake, follow, Trajectory
+from faster_core.execution.trajectory import brake, follow_all, Trajectory
 
 
 class Motion:
@@ -39,6 +40,11 @@ class Motion:
         self._limiters = {
             c.name: _limiter(c, config.components[c.name], measured) for c in embodiment.action
         }
+        self._followed = {
+            c.name: Followed.standing(self._limiters[c.name].position)
+            for c in embodiment.action
+            if c.kind.is_position and c.name not in self._sampled
+        }
 
     def set_config(self, config: DispatcherConfig) -> None:
         """Take other limits; set-points go on from where they are."""
@@ -50,11 +56,17 @@ class Motion:
         for name, values in measured.items():
             self._limiters[name].stand()
             self._limiters[name].position = np.array(values, dtype=float)
+            self._begin_anew(name)
 
     def stand(self, names: Iterable[str]) -> None:
         """Take it that these do not move by our command any more: somebody else commands."""
         for name in names:
             self._limiters[name].stand()
+            self._begin_anew(name)
+
+    def _begin_anew(self, name: str) -> None:
+        if name in self._followed:
+            self._followed[name] = Followed.standing(self._limiters[name].position)
 
     def command(self, name: str) -> np.ndarray:
         """Return what is commanded now for one component, [d]."""
@@ -80,14 +92,63 @@ class Motion:
         """Whether a component's set-point does not move (any more)."""
         return self._limiters[name].at_rest
 
-    def trajectory(
-        self, name: str, plan: Plan | None, *, now: float, lead: float, tick: float
-    ) -> Trajectory:
-        """Return how a position component goes on from now on: `plan`, or to rest without one."""
-        limiter = self._limiters[name]
-        if plan is None:
-            return brake(limiter, lead=lead, tick=tick)
-        return follow(limiter, plan, self._slices[name], now=now, lead=lead, tick=tick)
+    def go_on(self, seconds: float) -> None:
+        """Take that so much time has passed for controllers that follow trajectories."""
+        for followed in self._followed.values():
+            followed.go_on(seconds)
+
+    def trajectories(
+        self,
+        names: Iterable[str],
+        plan: Plan | None,
+        *,
+        now: float,
+        ahead: float,
+        lead: float,
+        tick: float,
+    ) -> dict[str, Trajectory]:
+        """Return how position components go on: along `plan`, or to rest without one.
+
+        A trajectory begins where the controller is on the last one, which is not where the
+        set-point is: that catches up with a plan by other steps, and has lost speed already in the
+        tick in which it begins to brake. (With bounded jerk it begins at the set-point, as the
+        acceleration there is known.)
+
+        Args:
+            names: of the components.
+            plan: what is followed.
+            now: seconds on the plan's clock; the trajectories' times count from it.
+            ahead: the controllers get them so many seconds later, and go on as before until then.
+            lead: seconds from then until the first point, except where it brakes.
+            tick: seconds between two ticks.
+        """
+        limiters = {}
+        for name in names:
+            limiter = self._limiters[name]
+            if limiter.sampled:
+                limiter = limiter.starting_at(*self._followed[name].in_seconds(ahead))
+            limiters[name] = limiter
+        made = {}
+        for sampled in (True, False):
+            some = {n: x for n, x in limiters.items() if x.sampled == sampled}
+            if plan is None or not some:
+                made |= {n: brake(x, lead=lead, tick=tick) for n, x in some.items()}
+                continue
+            ways = follow_all(
+                list(some.values()),
+                plan,
+                [self._slices[n] for n in some],
+                now=now + ahead,
+                lead=lead,
+                tick=tick,
+            )
+            made |= zip(some, ways, strict=True)
+        for name, limiter in limiters.items():
+            start = limiter.position, limiter.velocity
+            self._followed[name] = Followed(start, made[name], begins_in=ahead)
+            if ahead > 0.0:
+                made[name] = made[name].delayed(ahead, *start)
+        return made
 
     def follow(
         self,

@@ -12,7 +12,7 @@ acceleration is the change of speed from tick to tick.
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 import copy
 import dataclasses
 
@@ -35,6 +35,8 @@ _LEAST_STEP = 0.005
 _MOST_STEPS = 100_000
 # So near to the end of a range (rad or m) is at it.
 _FINE = 1e-5
+# A point sooner than this (s) is no use: what a controller is off would be made up at once.
+_SOON = 0.005
 # Excess over a limit that counts as rounding.
 _ROUNDING = 1e-2
 
@@ -55,6 +57,27 @@ class Trajectory:
     velocities: np.ndarray
     within_limits: bool = True
 
+    def after(self, seconds: float) -> Trajectory:
+        """Return what is left of it so many seconds later; its last point stays in any case."""
+        left = self.times - seconds
+        left[-1] = max(left[-1], _SOON)
+        keep = left >= _SOON
+        return dataclasses.replace(
+            self,
+            times=left[keep],
+            positions=self.positions[keep],
+            velocities=self.velocities[keep],
+        )
+
+    def delayed(self, seconds: float, position: np.ndarray, velocity: np.ndarray) -> Trajectory:
+        """Return it so many seconds later, with where it begins [d] as its first point."""
+        return dataclasses.replace(
+            self,
+            times=np.concatenate([[seconds], self.times + seconds]),
+            positions=np.concatenate([position[None], self.positions]),
+            velocities=np.concatenate([velocity[None], self.velocities]),
+        )
+
 
 def follow(
     limiter: PositionLimiter,
@@ -65,16 +88,30 @@ def follow(
     lead: float,
     tick: float,
 ) -> Trajectory:
-    """Return the rest of a plan as a trajectory within the limits, ending at rest.
+    """Return the rest of a plan as a trajectory of one component: see `follow_all`."""
+    return follow_all([limiter], plan, [columns], now=now, lead=lead, tick=tick)[0]
 
-    Its points are the rows, or those of the path if the cubic between rows would exceed a limit.
-    Where none is found within them, as where the set-point moves outwards beyond a range that was
+
+def follow_all(
+    limiters: Sequence[PositionLimiter],
+    plan: Plan,
+    columns: Sequence[slice],
+    *,
+    now: float,
+    lead: float,
+    tick: float,
+) -> list[Trajectory]:
+    """Return the rest of a plan as trajectories within the limits, ending at rest.
+
+    Their points are the rows, or those of the path if the cubic between rows would exceed a limit.
+    Where none is found within them, as where it begins moving outwards beyond a range that was
     narrowed, it is the one that exceeds them least.
 
     Args:
-        limiter: where the set-point is and how fast it moves; left as it is.
+        limiters: where components are and how fast they move; left as they are. All of one kind:
+            they are computed together, which takes hardly longer than one.
         plan: what is followed.
-        columns: of the component in the plan.
+        columns: of each component in the plan.
         now: seconds on the plan's clock.
         lead: the first point is at least so many seconds from now, except where rows alone
             would exceed a limit, and where it brakes.
@@ -82,24 +119,48 @@ def follow(
     """
     later = plan.times[plan.times >= now + lead] - now
     if not later.size:
-        return brake(limiter, lead=lead, tick=tick)
+        return [brake(limiter, lead=lead, tick=tick) for limiter in limiters]
     wide = max(tick, float(np.median(np.diff(plan.times))) / _STEPS_PER_ROW)
-    shares = _SHARES if limiter.sampled else _JERK_SHARES
-    many, many_shares = _repeated(limiter, len(shares)), np.repeat(shares, limiter.position.size)
+    shares = _SHARES if limiters[0].sampled else _JERK_SHARES
+    joined = _joined(limiters)
+    all_columns = np.concatenate([np.arange(len(plan.values[0]))[c] for c in columns])
+    many, many_shares = _repeated(joined, len(shares)), np.repeat(shares, joined.position.size)
     near = _near(many, tick)
-    best, least = None, np.inf
+    ends = np.cumsum([limiter.position.size for limiter in limiters])
+    parts = [slice(end - x.position.size, end) for x, end in zip(limiters, ends, strict=True)]
+    found: dict[int, Trajectory] = {}
+    least, nearly = [np.inf] * len(limiters), [None] * len(limiters)
     steps = [max(step, _LEAST_STEP) for step in (wide, tick, tick / 2.0)]
-    if limiter.outside.any():
-        steps = steps[:1]  # what exceeds a limit there is the start, which no other step mends
     for step in dict.fromkeys(steps):
-        paths = _paths(many, many_shares, plan, columns, now, step)
+        paths = _paths(many, many_shares, plan, all_columns, now, step)
         for choice in _choices(many, many_shares, paths, later, lead):
             points, excess = _best(many, len(shares), choice, near)
-            if excess <= 1.0 + _ROUNDING:
-                return points
-            if excess < least:
-                best, least = points, excess
-    return dataclasses.replace(best, within_limits=False)
+            for k, part in enumerate(parts):
+                if k in found:
+                    continue
+                if excess[part].max() <= 1.0 + _ROUNDING:
+                    found[k] = _part(points, part)
+                elif excess[part].max() < least[k]:
+                    least[k], nearly[k] = excess[part].max(), _part(points, part)
+            if len(found) == len(limiters):
+                break
+        # Where it begins outside, what exceeds a limit is the start, which no other step mends.
+        if all(k in found or x.outside.any() for k, x in enumerate(limiters)):
+            break
+    return [
+        found[k] if k in found else dataclasses.replace(nearly[k], within_limits=False)
+        for k in range(len(limiters))
+    ]
+
+
+def _part(points: Trajectory, part: slice) -> Trajectory:
+    """Return some dimensions of a trajectory, up to where they stand."""
+    positions, velocities = points.positions[:, part], points.velocities[:, part]
+    moving = velocities.any(axis=1) | (positions != positions[-1]).any(axis=1)
+    end = int(np.flatnonzero(moving)[-1]) + 2 if moving.any() else 1
+    return Trajectory(
+        times=points.times[:end], positions=positions[:end], velocities=velocities[:end]
+    )
 
 
 def brake(limiter: PositionLimiter, *, lead: float, tick: float) -> Trajectory:
@@ -123,22 +184,28 @@ def _near(limiter: PositionLimiter, tick: float) -> np.ndarray:
     return np.maximum(way, _FINE)
 
 
-def _repeated(limiter: PositionLimiter, count: int) -> PositionLimiter:
-    """Return a limiter of `count` times the dimensions, the same ones again and again."""
-    many = copy.copy(limiter)
-    many.config = copy.copy(limiter.config)
-    for owner in (many, many.config):
+def _joined(limiters: Sequence[PositionLimiter]) -> PositionLimiter:
+    """Return one limiter of the dimensions of all, one after the other."""
+    many = copy.copy(limiters[0])
+    many.config = copy.copy(many.config)
+    for owner, parts in ((many, limiters), (many.config, [x.config for x in limiters])):
         for name, value in vars(owner).items():
             if isinstance(value, np.ndarray):
-                object.__setattr__(owner, name, np.tile(value, count))
+                joined = np.concatenate([getattr(part, name) for part in parts])
+                object.__setattr__(owner, name, joined)
     return many
+
+
+def _repeated(limiter: PositionLimiter, count: int) -> PositionLimiter:
+    """Return a limiter of `count` times the dimensions, the same ones again and again."""
+    return _joined([limiter] * count)
 
 
 def _paths(
     limiter: PositionLimiter,
     shares: np.ndarray,
     plan: Plan,
-    columns: slice,
+    columns: np.ndarray,
     now: float,
     step: float,
 ) -> Trajectory:
@@ -148,7 +215,7 @@ def _paths(
         limiter: of all paths at once, [S d].
         shares: [S d] of the acceleration in the first steps, or in all with bounded jerk.
         plan: what is followed.
-        columns: of the component in the plan.
+        columns: [d] in the plan.
         now: seconds on the plan's clock.
         step: seconds, about.
     """
@@ -194,7 +261,7 @@ def _with_stops(limiter: PositionLimiter, brakes: np.ndarray, path: Trajectory) 
     extra = np.unique(stops[stops > path.times[0] / 3.0])
     extra = extra[np.diff(extra, append=np.inf) > APART]
     extra = extra[np.abs(extra[:, None] - path.times).min(axis=1) > APART]
-    there = _at(path, extra)
+    there = at(path, extra)
     braked = np.array([_braked(limiter, t) for t in extra]).reshape(-1, 2, len(stops))
     # Until the first knot at which it stands.
     last = path.times[np.searchsorted(path.times, stops)]
@@ -244,20 +311,20 @@ def _choices(
     knots = paths.times
     rows = rows[rows > knots[0]]
     if rows.size:
-        yield _at(paths, np.concatenate([rows, knots[knots > rows[-1] + SAME_TIME]]))
+        yield at(paths, np.concatenate([rows, knots[knots > rows[-1] + SAME_TIME]]))
     latest = min(int(np.searchsorted(knots, lead)), len(knots) - 1)
     for first in dict.fromkeys((latest, latest // 2, min(latest, 1), 0)):
-        yield _at(paths, knots[first:])
+        yield at(paths, knots[first:])
     if (brakes := shares == 0.0).any():
         yield _with_stops(limiter, brakes, paths)
 
 
 def _best(
     limiter: PositionLimiter, count: int, points: Trajectory, near: np.ndarray
-) -> tuple[Trajectory, float]:
+) -> tuple[Trajectory, np.ndarray]:
     """Return points [K, d] of `count` paths, every dimension of the first that suits, and excess.
 
-    The excess is the largest share of a limit that is taken, of the best path if none suits.
+    The excess, [d], is the largest share of a limit that is taken, of the best path if none suits.
     """
     excess = _excess(limiter, points, near).reshape(count, -1)
     suits = excess <= 1.0 + _ROUNDING
@@ -269,10 +336,10 @@ def _best(
         positions=points.positions[:, chosen],
         velocities=points.velocities[:, chosen],
     )
-    return points, float(excess[which, each].max())
+    return points, excess[which, each]
 
 
-def _at(path: Trajectory, times: np.ndarray) -> Trajectory:
+def at(path: Trajectory, times: np.ndarray) -> Trajectory:
     """Return a path at `times` [K] within it."""
     i = np.clip(np.searchsorted(path.times, times, side='right') - 1, 0, len(path.times) - 2)
     h = (path.times[i + 1] - path.times[i])[:, None]

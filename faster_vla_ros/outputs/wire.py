@@ -1,4 +1,4 @@
-"""The outputs of all components: everything is encoded before anything is sent."""
+"""The outputs of all components: set-points are all encoded before anything is sent."""
 
 from __future__ import annotations
 
@@ -65,8 +65,15 @@ class Wire:
         """Whether the goal of an action is one of ours."""
         return any(c.is_own(goal_id) for _, c in self._actions())
 
-    def send(self, tick: Tick, stamp: Time) -> None:
-        """Send what a tick commands."""
+    def send(self, tick: Tick, stamp: Time, passed: Callable[[], float] = lambda: 0.0) -> None:
+        """Send what a tick commands.
+
+        Args:
+            tick: what there is to send.
+            stamp: of the messages.
+            passed: returns the seconds since the tick's time. A controller counts the times of a
+                trajectory from when it comes, and computing and encoding several takes a while.
+        """
         values: dict[str, Any] = {}
         stopped = tick.state.action is Action.STOP
         for name, output in self._outputs.items():
@@ -86,7 +93,10 @@ class Wire:
                 values[name] = None  # to brake there would be to take the controller back
             channel.poll()
         self._stopped = stopped
+        ways = {name: values.pop(name, None) for name in tick.trajectories}
         self._send(values, stamp)
+        for name, way in ways.items():
+            self._send({name: way if way is None else way.after(passed())}, stamp)
 
     def look(self) -> None:
         """Look for goals that are not answered; called five times a second while we listen."""

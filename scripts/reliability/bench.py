@@ -46,11 +46,18 @@ class Bench:
     """Everything around one dispatcher; use it as a context manager.
 
     Attributes:
+        robot_file: what the dispatcher is started with.
+        embodiment_file: of the robot.
+        policy_arguments: of the source of chunks.
         robot: what the dispatcher moves.
         witness: of all that is said and commanded.
         chunks: publisher beside the policy's.
         guard_timeout: of the shipped guard (s).
     """
+
+    robot_file, embodiment_file = ROBOT, EMBODIMENT
+    policy_arguments: tuple[str, ...] = ()
+    make_robot, make_witness = Robot, Witness
 
     def __init__(
         self,
@@ -78,15 +85,15 @@ class Bench:
         self._real_node, self._sim_time, self._rows = real_node, sim_time, rows
         self._fifo = fifo
         self.rng, self._seed = np.random.default_rng(seed), seed
-        self.embodiment = Embodiment.load(EMBODIMENT)
-        self.file_parameters = robot_file_parameters(ROBOT)
-        self.parameters = self.file_parameters | {'embodiment': str(EMBODIMENT)}
+        self.embodiment = Embodiment.load(self.embodiment_file)
+        self.file_parameters = robot_file_parameters(self.robot_file)
+        self.parameters = self.file_parameters | {'embodiment': str(self.embodiment_file)}
         self.parameters |= {'estop.enable': True, 'estop.timeout': 0.5}
         self.parameters |= {'permit.topic': ''}  # no remote control here
         self.parameters |= {'use_sim_time': sim_time} | dict(changes or {})
         self.period = 1.0 / self.parameters['dispatch_rate']
         self.guard_timeout = shipped_guard_timeout()
-        self.limits = read_limits(ROBOT, EMBODIMENT)
+        self.limits = read_limits(self.robot_file, self.embodiment_file)
         self.processes = Processes(domain)
         self.processes.__enter__()
         self.context = Context()
@@ -96,8 +103,8 @@ class Bench:
         )
         self._executor = SingleThreadedExecutor(context=self.context)
         self._executor.add_node(self.node)
-        self.robot = Robot(self.node, cameras=real_node, sim_time=sim_time)
-        self.witness = Witness(self.node, self.robot, self.limits, self.period)
+        self.robot = self.make_robot(self.node, cameras=real_node, sim_time=sim_time)
+        self.witness = self.make_witness(self.node, self.robot, self.limits, self.period)
         # An operator may send chunks as well.
         self.chunks = self.node.create_publisher(ActionChunk, CHUNKS, 1)
 
@@ -131,7 +138,7 @@ class Bench:
         It wants to be heard by the guard if there is one.
         """
         self.witness.expect_dispatcher()
-        guard = self.parameters['guard.topic'] if 'guard' in self.processes else ''
+        guard = self.parameters.get('guard.topic', '') if 'guard' in self.processes else ''
         self.processes.start(
             'action_dispatcher',
             'faster_vla_ros.action_dispatcher',
@@ -158,7 +165,10 @@ class Bench:
             self.processes.start(
                 'policy_node',
                 'scripts.reliability.chunk_source',
-                arguments=['--rows', str(self._rows), '--seed', str(self._seed)],
+                arguments=[
+                    *('--rows', str(self._rows), '--seed', str(self._seed)),
+                    *self.policy_arguments,
+                ],
                 parameters={'use_sim_time': self._sim_time},
                 environment=faults.environment(self.processes.folder),
             )

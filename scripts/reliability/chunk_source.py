@@ -33,10 +33,10 @@ AGE = 0.1
 class ChunkSource(Node):
     """Sends chunks; the number of one that is dropped is missing."""
 
-    def __init__(self, period: float, rows: int, seed: int) -> None:
-        """Take the seconds between chunks, their rows and the seed of the losses."""
+    def __init__(self, embodiment: str, period: float, rows: int, seed: int) -> None:
+        """Take the robot, the seconds between chunks, their rows and the seed of the losses."""
         super().__init__('policy_node')
-        self._embodiment = Embodiment.load(paths.embodiment_file('r1_lite'))
+        self._embodiment = Embodiment.load(paths.embodiment_file(embodiment))
         self._rows, self._rng = rows, np.random.default_rng(seed)
         self._publisher = self.create_publisher(ActionChunkMsg, TOPIC, qos.CHUNK)
         self._held: Any = None
@@ -80,13 +80,14 @@ class ChunkSource(Node):
 def main() -> None:
     """Send until ended."""
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
+    parser.add_argument('--embodiment', default='r1_lite', help='name of a shipped one')
     parser.add_argument('--period', type=float, default=0.25, help='s between chunks')
     parser.add_argument('--rows', type=int, default=12, help='of a chunk')
     parser.add_argument('--seed', type=int, default=0, help='of losses')
     args, rest = parser.parse_known_args()
     rclpy.init(args=[sys.argv[0], *rest])
     try:
-        rclpy.spin(ChunkSource(args.period, args.rows, args.seed))
+        rclpy.spin(ChunkSource(args.embodiment, args.period, args.rows, args.seed))
     except (KeyboardInterrupt, ExternalShutdownException):
         pass
 

@@ -6,7 +6,8 @@ Each repetition starts from full motion of every component. The time counts from
 to the first safe command (safety.py) in the observer's DDS; the total counts from the fault. All
 commands of all rows are held against the limits of the robot file beside that. Three rows have no
 such moment: with 30 % of the chunks lost, with every two chunks in wrong order, and on a machine
-that stands still for a moment again and again, the robot has to go on or hold.
+that stands still for a moment again and again, the robot has to go on or hold. `--robot aloha`:
+two arms behind trajectory controllers instead of the R1 Lite's streams (arms.py).
 """
 
 from __future__ import annotations
@@ -25,11 +26,13 @@ from typing import Any
 from faster_core.provenance import git_commit
 from faster_vla_msgs.msg import DispatcherState
 from scripts.reliability import reporting
+from scripts.reliability.arms import ArmsBench
 from scripts.reliability.bench import Bench
 from scripts.reliability.processes import FIFO_HELP, take_priority
 from scripts.reliability.rows import (
     ALLOWED,
     ALLOWED_TICKS,
+    ARMS_ROWS,
     dispatcher_killed,
     GUARD_ALLOWED,
     measure,
@@ -39,6 +42,8 @@ from scripts.reliability.rows import (
 from scripts.reliability.witness import FOLLOWING
 
 DOMAIN = 57
+# Robot -> its bench, its rows, and those of a chunk there: 1.3 s and 1 s of motion.
+ROBOTS = {'r1_lite': (Bench, ROWS, 20), 'aloha': (ArmsBench, ARMS_ROWS, 50)}
 STANDS_STILL = 'dispatcher and guard stand still for 0.1 to 0.25 s, every 1 s'
 GOES_ON = {
     '30 % of the chunks lost': 'loss 0.3',
@@ -134,17 +139,23 @@ def run(args: argparse.Namespace, keep: Callable[[dict[str, Any]], None]) -> dic
     """Measure rows, grouped by what has to run; `keep` is called after each."""
     rows: dict[str, Any] = {}
     commit = {'git_sha': git_commit()}
-    result: dict[str, Any] = {'dispatch_rate': 50.0}
+    kind, all_rows, num_rows = ROBOTS[args.robot]
+    result: dict[str, Any] = {'robot': args.robot}
     for real_node, sim_time in ((False, False), (True, False), (False, True)):
         group = (real_node, sim_time)
         chosen = [
-            r for r in ROWS if (r.real_node, r.sim_time) == group and _wanted(r.name, args.rows)
+            r
+            for r in all_rows
+            if (r.real_node, r.sim_time) == group and _wanted(r.name, args.rows)
         ]
-        others = [n for n in GOES_ON if _wanted(n, args.rows)] if group == (False, False) else []
+        others = []
+        if group == (False, False) and kind is Bench:
+            others = [n for n in GOES_ON if _wanted(n, args.rows)]
         if not chosen and not others:
             continue
-        kind = {'real_node': real_node, 'sim_time': sim_time}
-        with Bench(args.domain, seed=args.seed, fifo=args.fifo, **kind) as bench:
+        options = {'real_node': real_node, 'sim_time': sim_time, 'rows': num_rows}
+        with kind(args.domain, seed=args.seed, fifo=args.fifo, **options) as bench:
+            result['dispatch_rate'] = 1.0 / bench.period
             for row in chosen:
                 rows[row.name] = measure_row(bench, row, args.repetitions) | commit
                 found = rows[row.name]['from_trigger_ms']
@@ -168,7 +179,7 @@ def merged(new: dict[str, Any], path: pathlib.Path | None) -> dict[str, Any]:
     old = json.loads(path.read_text(encoding='utf-8'))
     before = {'git_sha': old['git_sha']}
     rows = {r['event']: before | r for r in [*old['rows'], *new['rows']]}
-    order = [*(r.name for r in ROWS), *GOES_ON]
+    order = [*(r.name for r in ROBOTS[new['robot']][1]), *GOES_ON]
     return (
         {'without_guard': old.get('without_guard')}
         | new
@@ -180,6 +191,7 @@ def main() -> int:
     """Measure and report; 1 if a row missed its target or a command left the limits."""
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument('--repetitions', type=int, default=30)
+    parser.add_argument('--robot', choices=ROBOTS, default='r1_lite')
     parser.add_argument('--seconds', type=float, default=60.0, help='of each row without a moment')
     parser.add_argument(
         '--rows', nargs='*', default=[], help='only those that contain one of this'

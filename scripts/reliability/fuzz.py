@@ -13,7 +13,7 @@ from __future__ import annotations
 
 import argparse
 import collections
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 import pathlib
 import sys
 import time
@@ -30,6 +30,7 @@ from faster_vla_ros.conversions import chunk_from_message
 from scripts.reliability import reporting
 from scripts.reliability.hostile import HostileChunks, SILENCE
 from scripts.reliability.observer import BlendObserver, columns, LimitObserver, read_limits
+from scripts.reliability.trajectories import Points, Reference
 
 ROOT = pathlib.Path(__file__).resolve().parents[2]
 ROBOT = ROOT / 'config' / 'robots' / 'r1_lite.yaml'
@@ -103,6 +104,9 @@ class Fuzz:
         }
         self.commanded: np.ndarray | None = None
         self.speed = {n: np.zeros_like(limits[n].lower) for n in trajectories}
+        # What a controller that gets the trajectories does.
+        self.followed: dict[str, Reference] = {}
+        self.followed_ns, self.enabled_anew = 0, False
         self.outcomes: collections.Counter = collections.Counter()
         self.sent: collections.Counter = collections.Counter()
         self.executed = self.num_changes = 0
@@ -137,9 +141,11 @@ class Fuzz:
 
     def _keep_enabled(self) -> None:
         self._measure()
-        if not self.dispatcher.enable(True, self.now).success:
+        answer = self.dispatcher.enable(True, self.now)
+        if not answer.success:
             self.dispatcher.reset(self.now)
-            self.dispatcher.enable(True, self.now)
+            answer = self.dispatcher.enable(True, self.now)
+        self.enabled_anew |= answer.message != 'already enabled'
 
     def _prepare(self, kind: str) -> None:
         """Bring about what a kind is of, beside its message."""
@@ -180,6 +186,11 @@ class Fuzz:
             self.blend.forget()
             return
         self.executed += 1
+        if self.enabled_anew:
+            # What stands begins anew where it is measured: here at the set-point.
+            moving = [n for n, speed in self.speed.items() if speed.any()]
+            self.followed = {n: f for n, f in self.followed.items() if n in moving}
+            self.enabled_anew = False
         rows = slice(report.rows_dropped, None)
         anchor = self.dispatcher.plan.times[0]
         commanded = self.dispatcher.plan.values[0]
@@ -202,10 +213,11 @@ class Fuzz:
             self.pure = False
         if tick.state.action not in (Action.FOLLOW, Action.LIMIT):
             self.blend.forget()
-        row = np.zeros(self.embodiment.action_dim)
+        row, stood = np.zeros(self.embodiment.action_dim), dict(self.measured)
         for name, values in tick.commands.items():
             if values is None:
                 self.limits.silent(name, self.now)
+                self.followed.pop(name, None)
                 if name in self.speed:
                     self.speed[name] = np.zeros_like(self.speed[name])
                 continue
@@ -215,15 +227,31 @@ class Fuzz:
                 if name in self.speed:
                     self.speed[name] = (values - self.measured[name]) / (late * self.period)
                 self.measured[name] = values.copy()
+        self.followed_ns += round(late * self.period * 1e9)
         for name, way in tick.trajectories.items():
-            self.limits.see_trajectory(
-                name,
-                self.now,
-                (way.times, way.positions, way.velocities),
+            points = (way.times, way.positions, way.velocities)
+            anew = Reference(stood[name])
+            followed = self.followed.setdefault(name, anew)
+            starts = [
+                followed.at(self.followed_ns),
+                (stood[name], np.zeros_like(stood[name])),
                 (self.measured[name], self.speed[name]),
-            )
+            ]
+            self._see_trajectory(name, points, starts)
+            followed.follow(self.followed_ns, points)
         if self.pure:
             self.blend.compare(self.now, row, np.full(len(row), 2e-3))
+
+    def _see_trajectory(self, name: str, points: Points, starts: Sequence[Any]) -> None:
+        """Judge a trajectory from where it may begin: the last one, rest, or the set-point."""
+        violations = self.limits.violations
+        for start in starts:
+            found = len(violations)
+            self.limits.see_trajectory(name, self.now, points, start)
+            if len(violations) == found:
+                return
+            if start is not starts[-1]:
+                del violations[found:]
 
     def report(self) -> dict[str, Any]:
         """Return the figures."""

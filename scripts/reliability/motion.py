@@ -12,24 +12,28 @@ from faster_core.embodiment import Embodiment
 
 ARM = (0.1, 0.5, -0.5, 0.0, 0.2, 0.0)  # rad
 REACH = 0.12  # rad; its double is less than an arm may be away from where it starts
+OTHER_REACHES = {'aloha_stationary': 0.06}  # embodiment -> the same where that is less
 PACE = 3.0  # rad/s of the phase
 GRIPPER = (0.03, 0.07)  # m, open and shut every second
+OTHER_GRIPPERS = {'aloha_stationary': (0.03, 0.05)}  # embodiment -> the same of smaller ones
 BASE_SPEED = 0.1  # m/s
 TORSO_SPEED = 0.05  # m/s
 
 
 def moving_rows(times: np.ndarray, embodiment: Embodiment) -> np.ndarray:
-    """Return rows [H, D] due at `times` [H] (s) for the R1 Lite."""
+    """Return rows [H, D] due at `times` [H] (s) for the R1 Lite or two arms."""
     times = np.asarray(times, dtype=float)
     values = np.zeros((len(times), embodiment.action_dim), np.float32)
-    at = embodiment.action_slices
+    at, reach = embodiment.action_slices, OTHER_REACHES.get(embodiment.name, REACH)
     for arm, shift in (('left_arm', 0.0), ('right_arm', np.pi / 2)):
         values[:, at[arm]] = ARM
-        values[:, at[arm].start] += REACH * np.sin(PACE * times + shift)
-        values[:, at[arm].start + 3] += REACH * np.cos(PACE * times + shift)
+        values[:, at[arm].start] += reach * np.sin(PACE * times + shift)
+        values[:, at[arm].start + 3] += reach * np.cos(PACE * times + shift)
     shut = (np.floor(times) % 2).astype(int)
-    values[:, at['left_gripper']] = np.array(GRIPPER)[shut][:, None]
-    values[:, at['right_gripper']] = np.array(GRIPPER)[1 - shut][:, None]
-    values[:, at['torso'].start] = TORSO_SPEED
-    values[:, at['base'].start] = BASE_SPEED
+    gripper = np.array(OTHER_GRIPPERS.get(embodiment.name, GRIPPER))
+    values[:, at['left_gripper']] = gripper[shut][:, None]
+    values[:, at['right_gripper']] = gripper[1 - shut][:, None]
+    for name, speed in (('torso', TORSO_SPEED), ('base', BASE_SPEED)):
+        if name in at:
+            values[:, at[name].start] = speed
     return values

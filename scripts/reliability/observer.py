@@ -153,6 +153,7 @@ class LimitObserver:
         time: float,
         points: tuple[np.ndarray, np.ndarray, np.ndarray],
         start: tuple[np.ndarray, np.ndarray],
+        doubt: float = 0.0,
     ) -> None:
         """Judge a trajectory.
 
@@ -161,6 +162,8 @@ class LimitObserver:
             time: when it was sent (s).
             points: times [K] from then, positions [K, d], velocities [K, d].
             start: position and velocity [d] of the set-point when it was sent.
+            doubt: how well that moment is known (s): the way to the first point is judged with
+                what this may change in it.
         """
         limits = self._limits[name]
         times, positions, velocities = points
@@ -179,9 +182,12 @@ class LimitObserver:
             np.concatenate([start[0][None], positions]),
             np.concatenate([start[1][None], velocities]),
         )
-        if (np.abs(speed) > limits.speed * (1 + BULGE)).any():
+        faster, harder = doubts(start[1], limits.acceleration, knots[1], doubt, len(speed))
+        # Who is too fast already brakes from there.
+        fastest = np.maximum(limits.speed, np.abs(start[1]))
+        if (np.abs(speed) > fastest * (1 + BULGE) + faster).any():
             self._tell(name, time, 'speed', np.abs(speed).max(axis=0), f'at most {limits.speed}')
-        if (np.abs(change) > limits.acceleration * (1 + BULGE)).any():
+        if (np.abs(change) > limits.acceleration * (1 + BULGE) + harder).any():
             found = np.abs(change).max(axis=0)
             self._tell(name, time, 'acceleration', found, f'at most {limits.acceleration}')
         # From a place outside the way leads back in.
@@ -218,6 +224,30 @@ def spline(
     ) / h
     change = ((12 * s - 6) * (p - q) + (6 * s - 4) * u + (6 * s - 2) * v) / h**2
     return tuple(x.reshape(-1, values.shape[1]) for x in (place, speed, change))
+
+
+def doubts(
+    velocity: np.ndarray, acceleration: np.ndarray, seconds: float, doubt: float, number: int
+) -> tuple[np.ndarray, np.ndarray]:
+    """Return what a start that is not known exactly may change in a spline.
+
+    Args:
+        velocity: [d] at the start.
+        acceleration: [d] the limit.
+        seconds: to the first point.
+        doubt: how well the moment of the start is known (s).
+        number: samples of the whole spline, N.
+
+    Returns:
+        [N, d] of its first derivative and of its second; zero behind the first point.
+    """
+    slope = np.where(np.isfinite(acceleration), acceleration, 0.0) * doubt
+    off = (np.abs(velocity) + slope / 2.0) * doubt
+    first = (np.arange(number) < SAMPLES)[:, None]
+    return (
+        first * (1.5 * off / seconds + slope),
+        first * (6.0 * off / seconds**2 + 4.0 * slope / seconds),
+    )
 
 
 def columns(embodiment: Embodiment, chosen: Callable[[Component], bool]) -> list[int]:

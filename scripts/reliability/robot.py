@@ -38,6 +38,7 @@ CAMERAS = {
     'wrist_left': '/hdas/camera_wrist_left/color/image_raw/compressed',
     'wrist_right': '/hdas/camera_wrist_right/color/image_raw/compressed',
 }
+CLOCK_PERIOD = 0.01  # s between two messages of simulated time
 PER_METRE = 1000.0  # the vendor's unit of grippers
 
 
@@ -49,6 +50,7 @@ class Robot:
         frozen: 'feedback' or names of cameras that say the same again and again.
         place: position component -> where it is, [d] SI.
         follows: it goes where it is told.
+        sim_time: it tells the time, on /clock.
         last: name of a feedback, camera or the e-stop -> when it was published last (ns).
     """
 
@@ -69,7 +71,7 @@ class Robot:
             name: np.full(1, GRIPPER[0]) if 'gripper' in name else np.array(ARM)
             for name in FEEDBACK
         }
-        self._node, self._cameras_on, self._sim_time = node, cameras, sim_time
+        self._node, self._cameras_on, self.sim_time = node, cameras, sim_time
         self._clock_base = 100.0 - time.monotonic()
         speak = node.create_publisher
         self._feedback: dict[str, Publisher] = {}
@@ -85,7 +87,7 @@ class Robot:
             timer(1 / 15, self._see)
         if sim_time:
             self._clock = speak(ClockMsg, '/clock', 10)
-            timer(0.01, self.tell_time)
+            timer(CLOCK_PERIOD, self.tell_time)
 
     def start_driver(self) -> None:
         """Say where it is measured, as a driver that was just started."""
@@ -119,7 +121,7 @@ class Robot:
 
     def now(self) -> float:
         """Return the robot's time (s)."""
-        if self._sim_time:
+        if self.sim_time:
             return self._clock_base + time.monotonic()
         return time.time_ns() * 1e-9
 
@@ -142,8 +144,7 @@ class Robot:
             return
         stamp = self._stamp()
         for name, publisher in self._feedback.items():
-            scale = PER_METRE if 'gripper' in name else 1.0
-            message = JointState(position=[float(v) * scale for v in self.place[name]])
+            message = self._measured(name)
             if 'feedback' not in self.frozen:
                 self._stamps[name], self.last[name] = stamp, time.time_ns()
             message.header.stamp = self._stamps[name]
@@ -153,6 +154,11 @@ class Robot:
                 message = JointState(**{field: values})
                 message.header.stamp = stamp
                 self._others[topic].publish(message)
+
+    def _measured(self, name: str) -> JointState:
+        """Return a message of one driver; its stamp is still to be set."""
+        scale = PER_METRE if 'gripper' in name else 1.0
+        return JointState(position=[float(v) * scale for v in self.place[name]])
 
     def _beat(self) -> None:
         if 'estop' not in self.paused:

@@ -274,6 +274,15 @@ def dispatcher_killed(bench: Bench) -> Moment:
     return Moment(at, last + round(bench.guard_timeout * 1e9))
 
 
+def dispatcher_killed_in_its_plan(bench: Bench) -> Moment:
+    """SIGKILL of a dispatcher whose trajectories come to rest by themselves."""
+    at = bench.kill('action_dispatcher')
+    bench.processes.ending.wait(10)
+    end = bench.witness.plan_end_ns()
+    bench.spin(max(0.0, (end - time.time_ns()) * 1e-9) + WINDOW)
+    return Moment(at, end)
+
+
 def clock_back(bench: Bench) -> Moment:
     """The simulation begins anew: disarmed, whatever comes."""
     at = bench.robot.jump(-3.0)
@@ -322,6 +331,17 @@ ROWS = (
     ),
     Row(name='clock 3 s back', trigger='message', run=clock_back, sim_time=True),
     Row(name='clock 5 s forward', trigger='message', run=clock_forward, sim_time=True),
+)
+
+
+# Arms behind trajectory controllers: the policy is the source of chunks, there is no guard, and a
+# plan comes to rest by itself. A controller would leap with a clock that leaps, and where it finds
+# its robot after a restart is its own affair.
+_NOT_OF_ARMS = (clock_forward, robot_restarts)
+ARMS_ROWS = (
+    Row(name='policy: kill -9', trigger=PLAN_END, run=policy_killed),
+    *(r for r in ROWS if not (r.real_node or r.guard or r.run in _NOT_OF_ARMS)),
+    Row(name='dispatcher: kill -9', trigger=PLAN_END, run=dispatcher_killed_in_its_plan),
 )
 
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping
+import functools
 import json
 import pathlib
 from typing import Any
@@ -48,9 +49,9 @@ def _section(lines: list[str], text: str, name: str, report: Mapping[str, Any]) 
     return '\n'.join([*lines, '', text, '', _source(name, report)])
 
 
-def failures() -> str:
+def failures(name: str = 'failures') -> str:
     """Return the failure table: from trigger and from fault to the first safe command."""
-    report = _report('failures')
+    report = _report(name)
     lines = [
         '| event | counts from | N | p50 | p99 | max | allowed | met | from fault: p50 | max |',
         '|---' * 10 + '|',
@@ -70,15 +71,15 @@ def failures() -> str:
             f'| {row["event"]} | {trigger} | {n} | {figures} | {allowed} | {_yes(row["met"])} | '
             f'{total["p50"]:.0f} | {total["max"]:.0f} |'
         )
-    lines += ['', '| event | seconds | numbered | arrived | accepted | moving | holds | met |']
-    lines.append('|---' * 8 + '|')
-    for row in report['rows']:
-        if 'moving_share' in row:
-            lines.append(
-                f'| {row["event"]} | {row["seconds"]:.0f} | {row["chunks_numbered"]} | '
-                f'{row["chunks_sent"]} | {row["chunks_accepted"]} | '
-                f'{100 * row["moving_share"]:.1f} % | {row["holds"]} | {_yes(row["met"])} |'
-            )
+    if going_on := [row for row in report['rows'] if 'moving_share' in row]:
+        lines += ['', '| event | seconds | numbered | arrived | accepted | moving | holds | met |']
+        lines.append('|---' * 8 + '|')
+    for row in going_on:
+        lines.append(
+            f'| {row["event"]} | {row["seconds"]:.0f} | {row["chunks_numbered"]} | '
+            f'{row["chunks_sent"]} | {row["chunks_accepted"]} | '
+            f'{100 * row["moving_share"]:.1f} % | {row["holds"]} | {_yes(row["met"])} |'
+        )
     checked = sum(r['commands_checked'] for r in report['rows'])
     unsafe = sum(len(r['limit_violations']) for r in report['rows'])
     without = report.get('without_guard')
@@ -93,7 +94,7 @@ def failures() -> str:
         of = {c: [r['event'] for r in report['rows'] if r['git_sha'] == c] for c in commits}
         parts = [f'{_commit(c)}: {", ".join(names)}' for c, names in of.items()]
         text += f' Commits: {"; ".join(parts)}.'
-    return _section(lines, text, 'failures', report)
+    return _section(lines, text, name, report)
 
 
 def _fuzzed(text: str, r: Mapping[str, Any]) -> str:
@@ -251,6 +252,7 @@ def table(name: str) -> str:
 
 TABLES: dict[str, Callable[[], str]] = {
     'failures': failures,
+    'failures_arms': functools.partial(failures, 'failures_arms'),
     'fuzz': fuzz,
     'jitter': jitter,
     'motion': motion,

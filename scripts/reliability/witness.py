@@ -57,7 +57,10 @@ class Witness:
         status: what the policy node said last; None likewise.
         violations: of the limits, by what was judged so far.
         num_judged: commands judged so far.
+        topics: component -> type and topic of its commands.
     """
+
+    topics: Mapping[str, tuple[type, str]] = COMMANDS
 
     def __init__(
         self, node: Node, robot: Robot, limits: Mapping[str, Limits], period: float
@@ -87,7 +90,7 @@ class Witness:
         # What was sent before these moments (ns) and is heard later is of what was before.
         self._awaited_since = self._started = 0
         listen = node.create_subscription
-        for name, (kind, topic) in COMMANDS.items():
+        for name, (kind, topic) in self.topics.items():
             listen(kind, topic, self._ear(name), EARS)
         listen(DispatcherState, '/action_dispatcher/state', self._take_state, LATCHED)
         listen(ChunkReport, '/action_dispatcher/chunk_report', self._take_report, 500)
