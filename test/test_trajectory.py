@@ -392,6 +392,19 @@ def test_a_trajectory_that_takes_a_while_begins_where_the_controller_is_by_then(
     assert controller.worst <= 1.03
 
 
+def test_with_bounded_jerk_it_begins_at_the_set_point_at_once():
+    made = []
+    for sending_time in (0.0, 0.03):
+        rig = Rail(arm__max_jerk=[40.0, 80.0])
+        rig.dispatcher.sending_time = sending_time
+        rig.send(rows(arm=0.03 * np.arange(8)[:, None] * np.ones(2)))
+        rig.run(0.3)
+        rig.send(rows(arm=0.03 * np.arange(8)[:, None] * np.ones(2)), stamp=rig.now)
+        made.append(rig.tick().trajectories['arm'])
+    assert np.array_equal(made[0].times, made[1].times)
+    assert np.array_equal(made[0].positions, made[1].positions)
+
+
 def test_warming_up_changes_nothing():
     rig = Rail()
     rig.dispatcher.warm_up()

@@ -129,7 +129,8 @@ class Motion:
                 limiter = limiter.starting_at(*self._followed[name].in_seconds(ahead))
             limiters[name] = limiter
         made = {}
-        for sampled in (True, False):
+        # A set-point is known for now only: from there it begins at once.
+        for sampled, later in ((True, ahead), (False, 0.0)):
             some = {n: x for n, x in limiters.items() if x.sampled == sampled}
             if plan is None or not some:
                 made |= {n: brake(x, lead=lead, tick=tick) for n, x in some.items()}
@@ -138,16 +139,17 @@ class Motion:
                 list(some.values()),
                 plan,
                 [self._slices[n] for n in some],
-                now=now + ahead,
+                now=now + later,
                 lead=lead,
                 tick=tick,
             )
             made |= zip(some, ways, strict=True)
         for name, limiter in limiters.items():
             start = limiter.position, limiter.velocity
-            self._followed[name] = Followed(start, made[name], begins_in=ahead)
-            if ahead > 0.0:
-                made[name] = made[name].delayed(ahead, *start)
+            begins_in = ahead if limiter.sampled else 0.0
+            self._followed[name] = Followed(start, made[name], begins_in=begins_in)
+            if begins_in > 0.0:
+                made[name] = made[name].delayed(begins_in, *start)
         return made
 
     def follow(
