@@ -392,6 +392,29 @@ def test_a_trajectory_that_takes_a_while_begins_where_the_controller_is_by_then(
     assert controller.worst <= 1.03
 
 
+@pytest.mark.parametrize('ticks', [1, 2])
+def test_a_stop_before_a_new_trajectory_has_begun_brakes_on_the_one_before(ticks):
+    rig = Rail()
+    rig.dispatcher.sending_time = 0.05
+    controller = Controller(rig)
+    way = 0.06 * np.arange(8)[:, None] * np.array([1.0, -1.5])
+    rig.send(rows(arm=way))
+    controller.take([rig.tick()], passed=0.05)
+    for _ in range(12):
+        controller.take([rig.tick()])
+    place = controller.at(rig.now)[0]
+    on = place + np.array([0.06, -0.09]) * np.arange(1, 9)[:, None]
+    assert rig.send(rows(arm=on)).accepted
+    controller.take([rig.tick()])  # its way begins 0.05 s later
+    for _ in range(ticks - 1):
+        rig.tick()
+    rig.dispatcher.stop(rig.now)
+    assert np.abs(controller.at(rig.now)[1]).max() > 0.1
+    controller.take([rig.tick()])
+    # One cubic until it begins, where there were several; from its beginning it were 1.7 and more.
+    assert controller.worst <= 1.35
+
+
 def test_with_bounded_jerk_it_begins_at_the_set_point_at_once():
     made = []
     for sending_time in (0.0, 0.03):

@@ -20,6 +20,7 @@ class Followed:
         trajectory: Trajectory,
         *,
         begins_in: float = 0.0,
+        before: Followed | None = None,
     ) -> None:
         """Take a trajectory that is about to be sent.
 
@@ -27,8 +28,10 @@ class Followed:
             start: where the controller is then: position and velocity [d].
             trajectory: its times count from then.
             begins_in: seconds until then.
+            before: what is followed until then; None: it stands at the start.
         """
         position, velocity = start
+        self._before = before if begins_in > 0.0 else None
         self._path = Trajectory(
             times=np.concatenate([[0.0], trajectory.times]),
             positions=np.concatenate([position[None], trajectory.positions]),
@@ -46,9 +49,15 @@ class Followed:
     def go_on(self, seconds: float) -> None:
         """Let time pass."""
         self._passed += seconds
+        if self._before is not None:
+            self._before.go_on(seconds)
+            if self._passed >= 0.0:
+                self._before = None
 
     def in_seconds(self, seconds: float) -> tuple[np.ndarray, np.ndarray]:
         """Return position and velocity [d] that it has in so many seconds."""
+        if self._before is not None and self._passed + seconds < 0.0:
+            return self._before.in_seconds(seconds)
         passed = min(max(self._passed + seconds, 0.0), self._path.times[-1])
         there = at(self._path, np.array([passed]))
         return there.positions[0], there.velocities[0]

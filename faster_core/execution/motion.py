@@ -147,7 +147,8 @@ class Motion:
         for name, limiter in limiters.items():
             start = limiter.position, limiter.velocity
             begins_in = ahead if limiter.sampled else 0.0
-            self._followed[name] = Followed(start, made[name], begins_in=begins_in)
+            before = self._followed[name]
+            self._followed[name] = Followed(start, made[name], begins_in=begins_in, before=before)
             if begins_in > 0.0:
                 made[name] = made[name].delayed(begins_in, *start)
         return made

@@ -208,8 +208,18 @@ def spline(
     """Return samples [N, d] of a cubic Hermite spline and of its first two derivatives."""
     h = np.diff(times)[:, None, None]
     s = np.linspace(0.0, 1.0, SAMPLES)[None, :, None]
-    p, q = values[:-1, None], values[1:, None]
-    u, v = slopes[:-1, None] * h, slopes[1:, None] * h
+    samples = cubic(s, h, values[:-1, None], values[1:, None], slopes[:-1, None], slopes[1:, None])
+    return tuple(x.reshape(-1, values.shape[1]) for x in samples)
+
+
+def cubic(
+    s: Any, h: Any, p: np.ndarray, q: np.ndarray, left: np.ndarray, right: np.ndarray
+) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+    """Return a cubic at the share `s` of its `h` seconds, and its first two derivatives.
+
+    It leads from `p` to `q`, with the velocities `left` and `right` there.
+    """
+    u, v = left * h, right * h
     place = (
         (2 * s**3 - 3 * s**2 + 1) * p
         + (s**3 - 2 * s**2 + s) * u
@@ -223,7 +233,7 @@ def spline(
         + (3 * s**2 - 2 * s) * v
     ) / h
     change = ((12 * s - 6) * (p - q) + (6 * s - 4) * u + (6 * s - 2) * v) / h**2
-    return tuple(x.reshape(-1, values.shape[1]) for x in (place, speed, change))
+    return place, speed, change
 
 
 def doubts(

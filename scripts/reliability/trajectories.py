@@ -13,7 +13,7 @@ import dataclasses
 
 import numpy as np
 
-from scripts.reliability.observer import BULGE, doubts, Limits, SAMPLES, spline
+from scripts.reliability.observer import BULGE, cubic, doubts, Limits, SAMPLES, spline
 from scripts.reliability.safety import REST
 
 DOUBT = 0.008
@@ -58,17 +58,8 @@ class Reference:
         i = max(int(np.searchsorted(self._knots, t, 'right')) - 1, 0)
         h = self._knots[i + 1] - self._knots[i]
         s = min(max((t - self._knots[i]) / h, 0.0), 1.0)
-        p, q = self._places[i], self._places[i + 1]
-        u, v = self._speeds[i] * h, self._speeds[i + 1] * h
-        place = (
-            (2 * s**3 - 3 * s**2 + 1) * p
-            + (s**3 - 2 * s**2 + s) * u
-            + (-2 * s**3 + 3 * s**2) * q
-            + (s**3 - s**2) * v
-        )
-        speed = (
-            (6 * s**2 - 6 * s) * (p - q) + (3 * s**2 - 4 * s + 1) * u + (3 * s**2 - 2 * s) * v
-        ) / h
+        places, speeds = self._places[i : i + 2], self._speeds[i : i + 2]
+        place, speed, _ = cubic(s, h, *places, *speeds)
         return place, speed
 
     def follow(self, ns: int, points: Points) -> None:
