@@ -54,7 +54,12 @@ def test_every_measurement_runs_and_then_the_documentation(measure):
     assert done.returncode == 0, done.stderr
     for name in NAMES:
         assert any(f'scripts.reliability.{name} ' in line for line in asked), name
-    for what in ('jitter --fifo 5 ', 'jitter --rate 200 --fifo 5 ', 'overhead --state-rate 500 '):
+    for what in (
+        'failures --robot aloha ',
+        'jitter --fifo 5 ',
+        'jitter --rate 200 --fifo 5 ',
+        'overhead --state-rate 500 ',
+    ):
         assert any(f'scripts.reliability.{what}' in line for line in asked), what
     assert asked[-1] == 'scripts/render_docs.py'
 
