@@ -15,7 +15,8 @@ import ruckig
 from faster_core.errors import ConfigError
 from faster_core.execution.jerk import JerkPositionLimiter, JerkVelocityLimiter
 from faster_core.execution.plan import Plan
-from faster_core.execution.trajectory import brake, follow, peak_acceleration
+from faster_core.execution.spline import peak_acceleration
+from faster_core.execution.trajectory import brake, follow
 
 JERK = {'arm__max_jerk': [40.0, 80.0], 'base__max_jerk': [10.0, 20.0]}
 SLACK = 1e-6

@@ -15,8 +15,8 @@ from robot_files import as_dispatcher, embodiment_path, Publishing, ROBOTS
 
 from faster_core.embodiment import Component, Kind
 from faster_core.errors import ConfigError
+from faster_core.execution.spline import Trajectory
 from faster_core.execution.state import Action, Tick
-from faster_core.execution.trajectory import Trajectory
 from faster_vla_ros import outputs
 from faster_vla_ros.outputs import OutputConfig
 from faster_vla_ros.outputs.wire import Wire

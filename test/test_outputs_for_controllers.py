@@ -16,8 +16,8 @@ from robot_files import Publishing
 
 from faster_core.embodiment import Component, Kind
 from faster_core.errors import ConfigError
+from faster_core.execution.spline import Trajectory
 from faster_core.execution.state import Action, Tick
-from faster_core.execution.trajectory import Trajectory
 from faster_vla_ros import outputs
 from faster_vla_ros.outputs import channels, OutputConfig
 from faster_vla_ros.outputs import wire as wire_module

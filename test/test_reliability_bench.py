@@ -1,5 +1,8 @@
 """Bench and witness of docs/reliability.md without processes: a robot is set in motion, judged."""
 
+import os
+import sys
+import tempfile
 import time
 import types
 
@@ -16,7 +19,7 @@ import yaml
 from faster_vla_msgs.msg import ActionChunk, ChunkReport, DispatcherState
 from faster_vla_ros.conversions import duration_from_seconds, stamp_from_seconds
 from faster_vla_ros.guard import PARAMETERS
-from scripts.reliability import rows
+from scripts.reliability import failures, fuzz_dds, jitter, overhead, rows, soak
 from scripts.reliability.bench import (
     Bench,
     BenchError,
@@ -27,6 +30,7 @@ from scripts.reliability.bench import (
 )
 from scripts.reliability.motion import BASE_SPEED
 from scripts.reliability.observer import read_limits
+from scripts.reliability.processes import take_domain
 from scripts.reliability.witness import BASE_TOPIC, CHUNKS, COMMANDS, Witness
 
 pytestmark = pytest.mark.ros
@@ -98,6 +102,21 @@ def test_a_robot_that_never_moves_is_an_error_after_a_few_trials():
     with pytest.raises(BenchError, match=f'disabled {TRIALS} times before it moved'):
         bench.set_in_motion()
     assert bench.enabled == TRIALS
+
+
+# --- one measurement in a domain ---------------------------------------------------------------
+
+
+@pytest.mark.parametrize('measurement', [failures, fuzz_dds, jitter, overhead, soak])
+def test_a_second_measurement_in_a_domain_is_refused(measurement, monkeypatch, tmp_path):
+    monkeypatch.setattr(tempfile, 'tempdir', str(tmp_path))
+    monkeypatch.setattr(sys, 'argv', ['a measurement', '--domain', '57'])
+    with (
+        take_domain(57),
+        pytest.raises(SystemExit, match=f'process {os.getpid()} measures in ROS domain 57'),
+    ):
+        measurement.main()
+    take_domain(57).close()  # free again
 
 
 # --- the guard --------------------------------------------------------------------------------

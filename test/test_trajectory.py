@@ -14,15 +14,9 @@ from faster_core.errors import ConfigError
 from faster_core.execution.dispatcher import Dispatcher, DispatcherConfig
 from faster_core.execution.limits import PositionLimiter
 from faster_core.execution.plan import Plan
+from faster_core.execution.spline import peak_acceleration, peak_speed, Trajectory
 from faster_core.execution.state import Action
-from faster_core.execution.trajectory import (
-    brake,
-    follow,
-    follow_all,
-    peak_acceleration,
-    peak_speed,
-    Trajectory,
-)
+from faster_core.execution.trajectory import brake, follow, follow_all
 
 ARM = slice(0, 2)
 

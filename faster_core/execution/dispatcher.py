@@ -27,8 +27,8 @@ from faster_core.execution.errors import ChunkError
 from faster_core.execution.feedback import Feedback
 from faster_core.execution.motion import Motion
 from faster_core.execution.plan import held_columns, Plan, splice, step_columns
+from faster_core.execution.spline import Trajectory
 from faster_core.execution.state import Action, Answer, ChunkReport, DispatcherSnapshot, Tick
-from faster_core.execution.trajectory import Trajectory
 
 __all__ = ['Dispatcher', 'DispatcherConfig']
 

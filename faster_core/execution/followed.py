@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import numpy as np
 
-from faster_core.execution.trajectory import at, Trajectory
+from faster_core.execution.spline import at, Trajectory
 
 
 class Followed:

@@ -11,7 +11,8 @@ from faster_core.execution.config import ComponentConfig, DispatcherConfig
 from faster_core.execution.followed import Followed
 from faster_core.execution.limits import PositionLimiter, VelocityLimiter
 from faster_core.execution.plan import Plan
-from faster_core.execution.trajectory import brake, follow_all, Trajectory
+from faster_core.execution.spline import Trajectory
+from faster_core.execution.trajectory import brake, follow_all
 
 
 class Motion:

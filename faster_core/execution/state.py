@@ -8,7 +8,7 @@ import enum
 
 import numpy as np
 
-from faster_core.execution.trajectory import Trajectory
+from faster_core.execution.spline import Trajectory
 
 
 class Action(enum.IntEnum):

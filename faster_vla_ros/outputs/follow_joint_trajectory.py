@@ -10,7 +10,7 @@ from typing import Any, ClassVar
 from builtin_interfaces.msg import Time
 
 from faster_core.embodiment import Component
-from faster_core.execution.trajectory import Trajectory
+from faster_core.execution.spline import Trajectory
 from faster_vla_ros.outputs.joint_trajectory import JointTrajectoryOutput
 from faster_vla_ros.outputs.protocol import control_action, OutputConfig, TRAJECTORY
 

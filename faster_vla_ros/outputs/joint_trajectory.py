@@ -8,7 +8,7 @@ from builtin_interfaces.msg import Time
 from trajectory_msgs.msg import JointTrajectory, JointTrajectoryPoint
 
 from faster_core.embodiment import Component, Kind
-from faster_core.execution.trajectory import Trajectory
+from faster_core.execution.spline import Trajectory
 from faster_vla_ros.conversions import duration_from_seconds
 from faster_vla_ros.outputs.protocol import (
     joint_names,

@@ -28,7 +28,7 @@ from faster_vla_msgs.msg import DispatcherState
 from scripts.reliability import reporting
 from scripts.reliability.arms import ArmsBench
 from scripts.reliability.bench import Bench
-from scripts.reliability.processes import FIFO_HELP, take_priority
+from scripts.reliability.processes import FIFO_HELP, take_domain, take_priority
 from scripts.reliability.rows import (
     ALLOWED,
     ALLOWED_TICKS,
@@ -206,7 +206,8 @@ def main() -> int:
     def keep(result: dict[str, Any]) -> None:
         reporting.write('failures', merged(result, args.json), args.json, show=False)
 
-    result = merged(run(args, keep), args.json)
+    with take_domain(args.domain):
+        result = merged(run(args, keep), args.json)
     reporting.write('failures', result, args.json)
     drives_on = not (result.get('without_guard') or {'zeros': 0})['zeros']
     return int(not (all(r['met'] for r in result['rows']) and drives_on))

@@ -27,7 +27,7 @@ from scripts.reliability.bench import Bench
 from scripts.reliability.fuzz import SABOTAGE
 from scripts.reliability.hostile import HostileChunks, SILENCE
 from scripts.reliability.observer import BlendObserver, columns
-from scripts.reliability.processes import FIFO_HELP, take_priority
+from scripts.reliability.processes import FIFO_HELP, take_domain, take_priority
 from scripts.reliability.safety import Command
 
 DOMAIN = 57
@@ -225,11 +225,12 @@ def main() -> int:
     parser.add_argument('--json', type=pathlib.Path)
     args = parser.parse_args()
     take_priority(args.fifo)
-    result = run(args.domain, args.chunks, args.seed, fifo=args.fifo)
-    result['sabotage'] = {}
-    for name in SABOTAGE:
-        found = run(args.domain, args.sabotage_chunks, args.seed, name, args.fifo)
-        result['sabotage'][name] = found['limit_violations'] + found['blend_violations']
+    with take_domain(args.domain):
+        result = run(args.domain, args.chunks, args.seed, fifo=args.fifo)
+        result['sabotage'] = {}
+        for name in SABOTAGE:
+            found = run(args.domain, args.sabotage_chunks, args.seed, name, args.fifo)
+            result['sabotage'][name] = found['limit_violations'] + found['blend_violations']
     reporting.write('fuzz_dds', result, args.json)
     bad = result['limit_violations'] + result['blend_violations'] + result['tracebacks']
     bad += result['process'] != 'ran to the end'

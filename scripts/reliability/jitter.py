@@ -25,6 +25,7 @@ import numpy as np
 from faster_core.provenance import git_commit
 from scripts.reliability import reporting
 from scripts.reliability.bench import Bench
+from scripts.reliability.processes import take_domain
 
 DOMAIN = 57
 NICE = 10
@@ -121,7 +122,8 @@ def main() -> int:
     parser.add_argument('--fifo', type=int, default=0, help='real-time priority; 0: none')
     parser.add_argument('--json', type=pathlib.Path, help='measurements of other kinds in it stay')
     args = parser.parse_args()
-    found = run(args)
+    with take_domain(args.domain):
+        found = run(args)
     kept = []
     if args.json is not None and args.json.exists():
         kept = json.loads(args.json.read_text(encoding='utf-8'))['runs']

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 import ctypes
+import fcntl
 import os
 import pathlib
 import signal
@@ -11,7 +12,7 @@ import subprocess
 import sys
 import tempfile
 import time
-from typing import Any
+from typing import Any, TextIO
 
 import yaml
 
@@ -34,6 +35,33 @@ def take_priority(fifo: int) -> None:
     """
     if fifo:
         os.sched_setscheduler(0, os.SCHED_FIFO, os.sched_param(fifo))
+
+
+def take_domain(domain: int) -> TextIO:
+    """Have a ROS domain to oneself among the measurements of this machine.
+
+    Returns:
+        what holds it, until it is closed or this process ends.
+
+    Raises:
+        SystemExit: another measurement runs in it, and each would move the other's robot.
+    """
+    path = pathlib.Path(tempfile.gettempdir()) / f'faster_vla_reliability_domain_{domain}.lock'
+    lock = path.open('a+', encoding='ascii')
+    try:
+        fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
+    except BlockingIOError:
+        lock.seek(0)
+        who = f'process {lock.read().strip()}'
+        lock.close()
+        raise SystemExit(
+            f'{who} measures in ROS domain {domain}: wait for its end, or use another --domain '
+            '(two at a time disturb each other all the same)'
+        ) from None
+    lock.truncate(0)
+    lock.write(f'{os.getpid()}\n')
+    lock.flush()
+    return lock
 
 
 class Processes:

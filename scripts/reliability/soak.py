@@ -36,6 +36,7 @@ from faster_vla_ros.session import isolated_environment, Session
 from faster_vla_ros.supervisor import Supervisor
 from scripts.reliability import reporting
 from scripts.reliability.bench import ROBOT
+from scripts.reliability.processes import take_domain
 
 DOMAIN = 57
 ALLOWED = 1.0  # per cent of memory an hour
@@ -199,7 +200,8 @@ def main() -> int:
     parser.add_argument('--domain', type=int, default=DOMAIN)
     parser.add_argument('--json', type=pathlib.Path)
     args = parser.parse_args()
-    result = run(args)
+    with take_domain(args.domain):
+        result = run(args)
     reporting.write('soak', result, args.json)
     return int(not all(result['met'].values()))
 
