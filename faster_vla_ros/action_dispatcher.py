@@ -11,7 +11,7 @@ published from the start on, says that it works. Nothing moves before `~/enable`
 from __future__ import annotations
 
 import collections
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Collection, Mapping
 import dataclasses
 import signal
 import sys
@@ -55,9 +55,11 @@ STATUS_PERIOD = 1.0
 LOOK_PERIOD = 0.2
 # Seconds everything gets to come to rest at the end; then velocities are cut to zero.
 SETTLE_TIME = 2.0
-# Seconds from a tick's time until its trajectories are sent: at first, and at most.
-# By the longest of so many: a controller that gets one late makes up for it at once.
-FIRST_SENDING, LONGEST_SENDING, NUM_SENDINGS = 0.02, 0.05, 20
+# Seconds from a tick's time until the trajectories of a plan are sent: at first (at least), at
+# most, and by the longest of so many. What comes later all the same is put off.
+FIRST_SENDING, LONGEST_SENDING, NUM_SENDINGS = 0.02, 0.1, 20
+# Likewise until those of a stop are.
+STOP_SENDING = 0.005
 # Zeros sent last: a best-effort subscriber may miss one.
 NUM_ZEROS = 5
 # Seconds between commands at the end, at most: whoever asked to end does not wait long.
@@ -95,8 +97,11 @@ class ActionDispatcher(Node):
             lambda: not self._authority.why_not_enable(),
         )
         self.dispatcher.warm_up()
-        self.dispatcher.sending_time = FIRST_SENDING
-        self._sendings = collections.deque([FIRST_SENDING / 1.2], maxlen=NUM_SENDINGS)
+        begun = time.perf_counter()
+        self.dispatcher.warm_up()
+        sending = max(FIRST_SENDING, 2.0 * (time.perf_counter() - begun))
+        self.dispatcher.sending_time, self.dispatcher.stopping_time = sending, STOP_SENDING
+        self._sendings = collections.deque([sending / 1.2], maxlen=NUM_SENDINGS)
         self._at_enable = None if dry else EnableMessages(self, self.config.values)
         self._board = DispatcherBoard(self, self.embodiment, rules, self.config.frame_id)
         self._log = StateLog(self.get_logger())
@@ -208,9 +213,17 @@ class ActionDispatcher(Node):
 
         if self._at_enable is not None:
             self._at_enable.update(tick.state.enabled)
-        self._wire.send(tick, stamp, passed)
-        if tick.trajectories and tick.state.action in (Action.FOLLOW, Action.LIMIT):
-            self._sendings.append(passed())
+        begun, follows = 0.0, tick.state.action in (Action.FOLLOW, Action.LIMIT)
+
+        def put_off(tick: Tick, names: Collection[str], late: float) -> Tick:
+            nonlocal begun
+            last = self.dispatcher.sending_time if follows else STOP_SENDING
+            begins_in, begun = late + max(last, 1.2 * (late - begun)), late
+            return self.dispatcher.put_off(tick, names, begins_in)
+
+        self._wire.send(tick, stamp, passed, put_off)
+        if tick.trajectories and follows:
+            self._sendings.append(passed() - begun)
             self.dispatcher.sending_time = min(1.2 * max(self._sendings), LONGEST_SENDING)
         self._log.update(tick.state)
         why = elsewhere

@@ -1,6 +1,7 @@
 """Outputs: values of a component to one message, and what does not fit is refused by name."""
 
 import dataclasses
+import itertools
 import types
 
 import numpy as np
@@ -166,6 +167,38 @@ def test_times_of_a_trajectory_count_from_when_it_is_sent():
     ((_, message),) = node.log
     times = [p.time_from_start.sec + p.time_from_start.nanosec * 1e-9 for p in message.points]
     assert times == pytest.approx([0.01, 0.03])
+
+
+def test_trajectories_that_are_later_than_they_begin_are_put_off_until_they_are_not():
+    node, wire = _wire(arm='joint_trajectory', base='twist')
+    clock = iter([0.01, 0.04, 0.06, 0.065])
+    asked = []
+
+    def way(begins_in):
+        times = begins_in + np.array([0.0, 0.02, 0.04])
+        return Trajectory(times=times, positions=np.ones((3, 2)), velocities=np.zeros((3, 2)))
+
+    def put_off(tick, names, late):
+        asked.append((list(names), late))
+        begins_in = late + 0.02
+        return dataclasses.replace(tick, trajectories={'arm': way(begins_in)}, begins_in=begins_in)
+
+    moved = tick(arm=np.zeros(2), base=np.zeros(3))
+    moved = dataclasses.replace(moved, trajectories={'arm': way(0.0)}, begins_in=0.0)
+    wire.send(moved, STAMP, lambda: next(clock), put_off)
+    assert asked == [(['arm'], 0.01), (['arm'], 0.04)]  # 0.06 is when it begins
+    assert [topic for topic, _ in node.log] == ['base', 'arm']
+    times = [p.time_from_start.nanosec * 1e-9 for p in node.log[-1][1].points]
+    assert times == pytest.approx([0.02, 0.04])
+
+
+def test_a_trajectory_that_can_never_be_in_time_is_sent_all_the_same():
+    node, wire = _wire(arm='joint_trajectory')
+    way = Trajectory(times=np.array([0.5]), positions=np.ones((1, 2)), velocities=np.zeros((1, 2)))
+    moved = dataclasses.replace(tick(arm=np.zeros(2)), trajectories={'arm': way}, begins_in=0.0)
+    clock = itertools.count(1)
+    wire.send(moved, STAMP, lambda: 0.1 * next(clock))
+    assert len(node.log) == 1
 
 
 def test_zeros_go_to_velocities_and_never_to_positions():

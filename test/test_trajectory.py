@@ -409,6 +409,62 @@ def test_a_stop_before_a_new_trajectory_has_begun_brakes_on_the_one_before(ticks
     assert controller.worst <= 1.35
 
 
+@pytest.mark.parametrize('end', [False, True])
+@pytest.mark.parametrize('late', [0.03, 0.06, 0.1])
+def test_a_trajectory_that_could_not_be_sent_in_time_is_made_anew(end, late):
+    worst = {}
+    for put_off in (True, False):
+        rig = Rail()
+        rig.dispatcher.sending_time = rig.dispatcher.stopping_time = 0.01
+        controller = Controller(rig)
+        rig.send(rows(arm=0.06 * np.arange(8)[:, None] * np.array([1.0, -1.5])))
+        controller.take([rig.tick()], passed=0.01)
+        for _ in range(14):
+            controller.take([rig.tick()])
+        if end:
+            rig.dispatcher.stop(rig.now)
+        else:
+            back = controller.at(rig.now)[0] * np.linspace(0.9, 0.2, 8)[:, None]
+            assert rig.send(rows(arm=back), stamp=rig.now).accepted
+        tick = rig.tick()
+        assert tick.begins_in == 0.01
+        if put_off:
+            tick = rig.dispatcher.put_off(tick, ['arm'], late + 0.01)
+            assert tick.begins_in == late + 0.01
+        # Where it begins is up to 0.01 s away.
+        controller.take([tick], passed=late + 0.01 * put_off)
+        worst[put_off] = controller.worst
+        for _ in range(30):
+            controller.take([rig.tick()])
+        assert rig.dispatcher.tick(rig.now).begins_in == np.inf
+    assert worst[True] <= 1.03
+    assert worst[False] > 1.5
+
+
+def test_a_trajectory_made_anew_is_followed_where_the_next_one_begins():
+    rig = Rail()
+    rig.dispatcher.sending_time = rig.dispatcher.stopping_time = 0.01
+    controller, rng = Controller(rig), np.random.default_rng(8)
+    for k in range(20):
+        place = controller.at(rig.now)[0]
+        way = np.linspace(place, np.clip(place + rng.uniform(-0.3, 0.3, 2), -0.8, 0.8), 9)[1:]
+        rig.send(rows(arm=way))
+        tick, late = rig.tick(), 0.01
+        for late in (0.02, 0.05)[: k % 3]:
+            tick = rig.dispatcher.put_off(tick, ['arm'], late)
+        controller.take([tick], passed=late)
+        for _ in range(int(rng.integers(8, 20))):
+            controller.take([rig.tick()])
+    assert controller.worst <= 1.03
+
+
+def test_with_bounded_jerk_nothing_is_put_off():
+    rig = Rail(arm__max_jerk=[40.0, 80.0])
+    rig.dispatcher.sending_time = 0.03
+    rig.send(rows(arm=0.03 * np.arange(8)[:, None] * np.ones(2)))
+    assert rig.tick().begins_in == np.inf
+
+
 def test_with_bounded_jerk_it_begins_at_the_set_point_at_once():
     made = []
     for sending_time in (0.0, 0.03):

@@ -13,7 +13,8 @@ Pure: no clock, no thread, no ROS. Every method takes `now`, seconds of the robo
 
 from __future__ import annotations
 
-from collections.abc import Callable, Collection, Iterable, Mapping
+from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
+import dataclasses
 import math
 
 import numpy as np
@@ -91,8 +92,9 @@ class Dispatcher:
         self._still_ticks = 0
         self._idle_since: float | None = None
         self._moved_at: dict[str, float] = {}  # component -> when it moved last
-        # Seconds from a tick's time until trajectories of a plan are sent, as who sends them says.
-        self.sending_time = 0.0
+        # Seconds from a tick's time until its trajectories are sent, as who sends them says: of a
+        # plan, and of a stop, which takes less to compute.
+        self.sending_time, self.stopping_time = 0.0, 0.0
 
     @property
     def plan(self) -> Plan | None:
@@ -322,7 +324,7 @@ class Dispatcher:
         plan = self._plan
         commands = {c.name: self._command(c.name) for c in self._embodiment.action}
         self._continuity.sent(commands)
-        trajectories = self._new_trajectories()
+        trajectories, begins_in = self._new_trajectories()
         if self._exceeding and action in (Action.FOLLOW, Action.LIMIT):
             action, found = Action.LIMIT, ', '.join(self._exceeding)
             components = tuple(dict.fromkeys((*components, *self._exceeding)))
@@ -332,6 +334,7 @@ class Dispatcher:
             commands=commands,
             goals=self._goals(commands),
             trajectories=trajectories,
+            begins_in=begins_in,
             state=DispatcherSnapshot(
                 action=action,
                 enabled=self._enabled,
@@ -409,23 +412,47 @@ class Dispatcher:
         self._row_goals = {n: v for n, v in self._row_goals.items() if commands[n] is not None}
         return {n: self._row_goals.get(n) for n in self._positions}
 
-    def _new_trajectories(self) -> dict[str, Trajectory]:
-        """Return what replaces the trajectories sent before, if something turned."""
+    def put_off(self, tick: Tick, names: Collection[str], begins_in: float) -> Tick:
+        """Return the newest tick with some trajectories made anew, to begin later.
+
+        Controllers go on as before meanwhile: one that got a trajectory after it began would make
+        up for it at once, in whatever time is left to the next point.
+
+        Args:
+            tick: the newest one.
+            names: whose trajectories were not sent yet.
+            begins_in: seconds from its time until they can be there.
+        """
+        later = [n for n in names if self._motion.may_begin_later(n)]
+        made, begins_in = self._make_trajectories(later, begins_in)
+        return dataclasses.replace(
+            tick, trajectories={**tick.trajectories, **made}, begins_in=begins_in
+        )
+
+    def _new_trajectories(self) -> tuple[dict[str, Trajectory], float]:
+        """Return what replaces the trajectories sent before, if something turned, and when."""
         turned, self._turned = self._turned, False
         taken, self._taken = self._taken, frozenset()
         if not turned or self._motion is None:
-            return {}
+            return {}, math.inf
+        return self._make_trajectories([n for n in self._trajectories if n not in taken])
+
+    def _make_trajectories(
+        self, names: Sequence[str], later: float | None = None
+    ) -> tuple[dict[str, Trajectory], float]:
+        """Return trajectories, and in how many seconds they begin; anew if that is `later`."""
         tick = 1.0 / self._config.dispatch_rate
         lead = self._config.min_lead or self._embodiment.step_period
         plan = self._plan if self._covers() else None
-        names = [n for n in self._trajectories if n not in taken]
-        # What follows a plan takes a while to compute, and a controller goes on meanwhile.
-        ahead = self.sending_time if plan is not None else 0.0
-        made = self._motion.trajectories(
-            names, plan, now=self._now, ahead=ahead, lead=lead, tick=tick
-        )
-        self._exceeding = tuple(name for name, t in made.items() if not t.within_limits)
-        return made
+        # They take a while to compute, and a controller goes on meanwhile.
+        ahead = self.stopping_time if plan is None else self.sending_time
+        ahead = ahead if later is None else later
+        options = {'ahead': ahead, 'lead': lead, 'tick': tick, 'again': later is not None}
+        made = self._motion.trajectories(names, plan, now=self._now, **options)
+        others = [n for n in self._exceeding if later is not None and n not in made]
+        self._exceeding = (*others, *(n for n, t in made.items() if not t.within_limits))
+        waits = any(self._motion.may_begin_later(name) for name in made)
+        return made, ahead if waits else math.inf
 
     # --- transitions --------------------------------------------------------------------------
 

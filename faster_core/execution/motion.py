@@ -46,6 +46,7 @@ class Motion:
             for c in embodiment.action
             if c.kind.is_position and c.name not in self._sampled
         }
+        self._replaced = dict(self._followed)  # by what was made last
 
     def set_config(self, config: DispatcherConfig) -> None:
         """Take other limits; set-points go on from where they are."""
@@ -98,6 +99,10 @@ class Motion:
         for followed in self._followed.values():
             followed.go_on(seconds)
 
+    def may_begin_later(self, name: str) -> bool:
+        """Whether a trajectory can begin later than now: not with bounded jerk."""
+        return self._limiters[name].sampled
+
     def trajectories(
         self,
         names: Iterable[str],
@@ -107,6 +112,7 @@ class Motion:
         ahead: float,
         lead: float,
         tick: float,
+        again: bool = False,
     ) -> dict[str, Trajectory]:
         """Return how position components go on: along `plan`, or to rest without one.
 
@@ -122,9 +128,12 @@ class Motion:
             ahead: the controllers get them so many seconds later, and go on as before until then.
             lead: seconds from then until the first point, except where it brakes.
             tick: seconds between two ticks.
+            again: those made last, at the same time, were not sent.
         """
-        limiters = {}
+        names, limiters = list(names), {}
         for name in names:
+            if again:
+                self._followed[name] = self._replaced[name]
             limiter = self._limiters[name]
             if limiter.sampled:
                 limiter = limiter.starting_at(*self._followed[name].in_seconds(ahead))
@@ -148,7 +157,7 @@ class Motion:
         for name, limiter in limiters.items():
             start = limiter.position, limiter.velocity
             begins_in = ahead if limiter.sampled else 0.0
-            before = self._followed[name]
+            self._replaced[name] = before = self._followed[name]
             self._followed[name] = Followed(start, made[name], begins_in=begins_in, before=before)
             if begins_in > 0.0:
                 made[name] = made[name].delayed(begins_in, *start)

@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 import dataclasses
 import enum
+import math
 
 import numpy as np
 
@@ -88,9 +89,12 @@ class Tick:
             themselves.
         trajectories: component that is sent as a trajectory -> what replaces the last one; only
             in the tick in which there is something else to do than before.
+        begins_in: seconds until these trajectories begin, where the controllers will be then. Who
+            cannot send them by then has them put off (`Dispatcher.put_off`).
     """
 
     commands: Mapping[str, np.ndarray | None]
     state: DispatcherSnapshot
     goals: Mapping[str, np.ndarray | None] = dataclasses.field(default_factory=dict)
     trajectories: Mapping[str, Trajectory] = dataclasses.field(default_factory=dict)
+    begins_in: float = math.inf

@@ -31,3 +31,7 @@ class FollowJointTrajectoryOutput:
     def message(self, value: Trajectory, stamp: Time) -> Any:
         """Return the goal of a trajectory; tolerances are the controller's own."""
         return self.action_type.Goal(trajectory=self._trajectory.message(value, stamp))
+
+    def leave(self, message: Any, value: Trajectory, seconds: float) -> None:
+        """Have a goal say what is left of its trajectory so many seconds later."""
+        self._trajectory.leave(message.trajectory, value, seconds)

@@ -50,3 +50,11 @@ class JointTrajectoryOutput:
                 )
             ],
         )
+
+    def leave(self, message: JointTrajectory, value: Trajectory, seconds: float) -> None:
+        """Have the message of a trajectory say what is left of it so many seconds later."""
+        times = value.after(seconds).times.tolist()
+        points = message.points[-len(times) :]
+        for point, time in zip(points, times, strict=True):
+            point.time_from_start = duration_from_seconds(time)
+        message.points = points

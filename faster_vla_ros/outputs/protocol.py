@@ -11,6 +11,7 @@ import numpy as np
 
 from faster_core.embodiment import Component
 from faster_core.errors import ConfigError
+from faster_core.execution.spline import Trajectory
 
 # What an output is given: the set-point of every tick; where to go, without the way there; or a
 # `Trajectory`, whenever there is a new one.
@@ -61,6 +62,13 @@ class Output(Protocol):
 
     def message(self, value: Any, stamp: Time) -> Any:
         """Return the message for values [d] in SI units, or for a `Trajectory`."""
+
+
+class TrajectoryOutput(Output, Protocol):
+    """An output that takes a `Trajectory`, whose times count from when it is received."""
+
+    def leave(self, message: Any, value: Trajectory, seconds: float) -> None:
+        """Have the message of a trajectory say what is left of it so many seconds later."""
 
 
 class ActionOutput(Protocol):

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Collection, Mapping, Sequence
 from typing import Any
 
 from builtin_interfaces.msg import Time
@@ -14,6 +14,10 @@ from faster_core.embodiment import Embodiment
 from faster_core.execution.state import Action, Tick
 from faster_vla_ros.outputs.channels import ActionChannel, servers_of, TopicChannel
 from faster_vla_ros.outputs.protocol import GOAL, is_action, Output, OutputConfig, TRAJECTORY
+
+# A trajectory that is later than its beginning by more than so many seconds is put off, at most so
+# many times per tick.
+LATE, MOST_PUT_OFF = 0.002, 3
 
 
 class Wire:
@@ -65,7 +69,13 @@ class Wire:
         """Whether the goal of an action is one of ours."""
         return any(c.is_own(goal_id) for _, c in self._actions())
 
-    def send(self, tick: Tick, stamp: Time, passed: Callable[[], float] = lambda: 0.0) -> None:
+    def send(
+        self,
+        tick: Tick,
+        stamp: Time,
+        passed: Callable[[], float] = lambda: 0.0,
+        put_off: Callable[[Tick, Collection[str], float], Tick] = lambda tick, *_: tick,
+    ) -> None:
         """Send what a tick commands.
 
         Args:
@@ -73,6 +83,7 @@ class Wire:
             stamp: of the messages.
             passed: returns the seconds since the tick's time. A controller counts the times of a
                 trajectory from when it comes, and computing and encoding several takes a while.
+            put_off: `Dispatcher.put_off`, called if that was longer than planned.
         """
         values: dict[str, Any] = {}
         stopped = tick.state.action is Action.STOP
@@ -93,10 +104,19 @@ class Wire:
                 values[name] = None  # to brake there would be to take the controller back
             channel.poll()
         self._stopped = stopped
-        ways = {name: values.pop(name, None) for name in tick.trajectories}
+        waiting = [name for name in tick.trajectories if values.pop(name, None) is not None]
+        ways = self._encoded_ways(tick, waiting, stamp)
         self._send(values, stamp)
-        for name, way in ways.items():
-            self._send({name: way if way is None else way.after(passed())}, stamp)
+        left = MOST_PUT_OFF
+        for i, name in enumerate(waiting):
+            while (late := passed()) > tick.begins_in + LATE and left:
+                tick, left = put_off(tick, waiting[i:], late), left - 1
+                ways |= self._encoded_ways(tick, waiting[i:], stamp)
+            self._outputs[name].leave(ways[name], tick.trajectories[name], late)
+            self._channels[name].send(ways[name])
+
+    def _encoded_ways(self, tick: Tick, names: Sequence[str], stamp: Time) -> dict[str, Any]:
+        return {n: self._outputs[n].message(tick.trajectories[n], stamp) for n in names}
 
     def look(self) -> None:
         """Look for goals that are not answered; called five times a second while we listen."""
