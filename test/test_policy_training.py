@@ -1,5 +1,6 @@
 """Training of FASTerVLA: samples, augmentation, resume, several processes."""
 
+import collections
 import dataclasses
 import itertools
 import json
@@ -288,6 +289,36 @@ def test_held_out_episodes_never_enter_a_batch(tmp_path, demos, tokenizer, monke
     list(train(small_config(steps=12, save_every=12), demos, tokenizer, tmp_path / 'run'))
     # Every third of the episodes 0, 1, 2, 3 is held out.
     assert seen == {1, 2}
+
+
+def test_episodes_of_every_instruction_are_held_out(samples):
+    # Two instructions that take turns: every second episode would be of one of them only.
+    turns = dataclasses.replace(samples, text=samples.episode % 2)
+    held = turns.held_out(2)
+    assert [held[turns.episode == e].tolist() for e in range(4)] == [
+        [True] * 5,
+        [True] * 5,
+        [False] * 5,
+        [False] * 5,
+    ]
+
+
+@pytest.mark.parametrize(('share', 'expected'), [(1.0, {0, 1}), (0.0, {0, 1, 2, 3, 4})])
+def test_the_first_rows_of_episodes_can_be_drawn_more_often(
+    tmp_path, demos, tokenizer, monkeypatch, share, expected
+):
+    seen = collections.Counter()
+    make = Batches.make
+
+    def spy(self, rows, rng=None):
+        if rng is not None:
+            seen.update((rows % 5).tolist())  # all episodes have 5 rows
+        return make(self, rows, rng)
+
+    monkeypatch.setattr(Batches, 'make', spy)
+    config = small_config(steps=12, save_every=12, start_share=share, start_rows=2)
+    list(train(config, demos, tokenizer, tmp_path / 'run'))
+    assert set(seen) == expected
 
 
 def test_a_run_without_episodes_to_train_on_is_refused(tmp_path, demos, tokenizer):

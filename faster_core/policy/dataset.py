@@ -70,6 +70,21 @@ class Samples:
         """M."""
         return len(self.state)
 
+    def row_in_episode(self) -> np.ndarray:
+        """Return int64 [M], how many rows of the same episode come before."""
+        rows = np.arange(len(self))
+        begins = np.append(True, np.diff(self.episode) != 0)
+        return rows - np.maximum.accumulate(np.where(begins, rows, 0))
+
+    def held_out(self, every: int) -> np.ndarray:
+        """Return bool [M]: whether a row is of every n-th episode of its instruction.
+
+        Counted over all, where instructions take turns, it could always be the same one's.
+        """
+        first = np.flatnonzero(self.row_in_episode() == 0)
+        order = first[np.argsort(self.text[first], kind='stable')]
+        return np.isin(self.episode, self.episode[order[::every]])
+
 
 Folders = str | pathlib.Path | Sequence[str | pathlib.Path]
 

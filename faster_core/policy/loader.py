@@ -32,6 +32,7 @@ class StepBatches(Dataset):
     ) -> None:
         """Bind to a process; `pool` holds the samples to draw from."""
         self._config, self._batches, self._pool = config, batches, pool
+        self._starts = pool[batches.samples.row_in_episode()[pool] < config.start_rows]
         self._rank, self._num_processes = rank, num_processes
 
     def __len__(self) -> int:
@@ -41,7 +42,11 @@ class StepBatches(Dataset):
     def __getitem__(self, step: int) -> list[dict[str, torch.Tensor]]:
         """Return the parts of a step; 'share' corrects means over tokens of unequal number."""
         config = self._config
-        rows = joint_generator(config.seed, step).choice(self._pool, config.batch_size)
+        rng = joint_generator(config.seed, step)
+        rows = rng.choice(self._pool, config.batch_size)
+        if config.start_share:
+            starts = rng.choice(self._starts, config.batch_size)
+            rows = np.where(rng.random(config.batch_size) < config.start_share, starts, rows)
         places = np.arange(config.batch_size).reshape(
             config.gradient_accumulation, self._num_processes, -1
         )

@@ -194,7 +194,7 @@ class _Training:
         config = job.config
         self.folder = RunFolder(job.out, config.to_dict())
         self.samples: Samples = open_cache(self.folder.path / 'cache')
-        held = self.samples.episode % config.held_out == 0
+        held = self.samples.held_out(config.held_out)
         self.pool, self.held = np.flatnonzero(~held), np.flatnonzero(held)
         if not len(self.pool):
             raise ConfigError(f'held_out {config.held_out} leaves no episode to train on')

@@ -115,7 +115,10 @@ class PolicyTrainConfig:
         camera_dropout: share of the samples that lack one camera. More than 0: the policy then
             takes observations that do (`PolicyConfig.missing_cameras`).
         paraphrases: instruction -> other wordings, used in `paraphrase_share` of the samples.
-        held_out: every n-th episode is for validation.
+        start_share: share of the samples that are the first `start_rows` rows of an episode, where
+            only what is seen says which way to go: later the state tells it, too.
+        start_rows: of every episode.
+        held_out: every n-th episode of an instruction is for validation.
         ema_decay: of the averaged weights that are saved; 0: the weights themselves.
         seed: of weights and of every draw. A draw follows from seed, step and place in the batch.
         data_workers: processes per training process that prepare batches ahead; 0: none, batches
@@ -150,6 +153,8 @@ class PolicyTrainConfig:
     camera_dropout: float = 0.0
     paraphrases: dict[str, list[str]] = dataclasses.field(default_factory=dict)
     paraphrase_share: float = 0.3
+    start_share: float = 0.0
+    start_rows: int = 2
     held_out: int = 30
     ema_decay: float = 0.999
     seed: int = 0
@@ -173,10 +178,10 @@ class PolicyTrainConfig:
             )
         _check_whole(
             self,
-            ('workers', 'batch_size', 'gradient_accumulation', 'held_out', 'log_every')
-            + (('save_every',) if stages else ('save_every', 'steps')),
+            ('workers', 'batch_size', 'gradient_accumulation', 'start_rows', 'held_out')
+            + (('log_every', 'save_every') if stages else ('log_every', 'save_every', 'steps')),
         )
-        for name in ('camera_dropout', 'ema_decay', 'backbone_first', 'warmup'):
+        for name in ('camera_dropout', 'ema_decay', 'backbone_first', 'warmup', 'start_share'):
             _check_share(name, getattr(self, name))
         _check_rate('learning_rate', self.learning_rate)
         if self.data_workers < 0 or self.profile < 0:
