@@ -24,6 +24,8 @@ from faster_core.execution.spline import at, peak_acceleration, peak_speed, Traj
 
 # The path is followed in steps of this share of a row's period, or of the tick if it is longer.
 _STEPS_PER_ROW = 4
+# ... and, where rows are that far apart, of not less than this (s) as long as that suffices.
+_FIRST_STEP = 0.02
 # Shares of the limit of acceleration for the first steps of a path, tried for each dimension: a
 # sampled set-point takes on a speed at once, a cubic from where it is has to get there. 0: it
 # brakes to rest and goes on from there, as it must where just that leads to the end of its range.
@@ -81,7 +83,8 @@ def follow_all(
     later = plan.times[plan.times >= now + lead] - now
     if not later.size:
         return [brake(limiter, lead=lead, tick=tick) for limiter in limiters]
-    wide = max(tick, float(np.median(np.diff(plan.times))) / _STEPS_PER_ROW)
+    period = float(np.median(np.diff(plan.times)))
+    wide = max(tick, period / _STEPS_PER_ROW, min(period, _FIRST_STEP))
     shares = _SHARES if limiters[0].sampled else _JERK_SHARES
     joined = _joined(limiters)
     all_columns = np.concatenate([np.arange(len(plan.values[0]))[c] for c in columns])
