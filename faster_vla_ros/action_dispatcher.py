@@ -45,6 +45,7 @@ from faster_vla_ros.interlocks.authority import Authority
 from faster_vla_ros.interlocks.estop import EmergencyStop
 from faster_vla_ros.live_limits import LiveLimits
 from faster_vla_ros.outputs.wire import Wire
+from faster_vla_ros.pace import Pace
 from faster_vla_ros.planned_path import PlannedPath
 from faster_vla_ros.sensors.joint_states import OtherJointsError
 from faster_vla_ros.sensors.stamp_order import StampOrder
@@ -128,6 +129,7 @@ class ActionDispatcher(Node):
         # By the steady clock: when the newest tick began, and when it read the time.
         self._begun: float | None = None
         self._last_reading: float | None = None
+        self._pace = Pace()
         self._timer = self.create_timer(self._period, self._on_timer, clock=steady)
         self.create_timer(STATUS_PERIOD, self._board.publish, clock=steady)
         self.create_timer(LOOK_PERIOD, self._on_look, clock=steady)
@@ -205,11 +207,13 @@ class ActionDispatcher(Node):
         before, self._last_reading = self._last_reading, time.perf_counter()
         moment = self.get_clock().now()
         silence = 0.0 if before is None else self._last_reading - before
-        tick = self.dispatcher.tick(moment.nanoseconds * 1e-9, silence)
-        stamp = moment.to_msg()
+        now, stamp = moment.nanoseconds * 1e-9, moment.to_msg()
+        self._pace.read(self._last_reading, now)
+        tick = self.dispatcher.tick(now, silence, passed=self._pace.rate * silence)
 
         def passed() -> float:
-            return (self.get_clock().now() - moment).nanoseconds * 1e-9
+            # Not by the robot's clock: simulated time stands still until the tick has ended.
+            return self._pace.rate * (time.perf_counter() - self._last_reading)
 
         if self._at_enable is not None:
             self._at_enable.update(tick.state.enabled)

@@ -458,6 +458,26 @@ def test_a_trajectory_made_anew_is_followed_where_the_next_one_begins():
     assert controller.worst <= 1.03
 
 
+@pytest.mark.parametrize('back', [3.0, 0.0])
+def test_where_the_controller_is_does_not_depend_on_a_clock_that_is_wrong(back):
+    worst = {}
+    for passed in (4 * TICK, None):
+        rig = Rail()
+        controller = Controller(rig)
+        rig.send(rows(arm=0.06 * np.arange(8)[:, None] * np.array([1.0, -1.5])))
+        for _ in range(14):
+            controller.take([rig.tick()])
+        rig.now += 3 * TICK
+        # Set back; or it still says what it said before, as that of a busy simulation.
+        rig.dispatcher.stop(rig.now - 3 * TICK)
+        tick = rig.dispatcher.tick(rig.now - 3 * TICK - back, 4 * TICK, passed=passed)
+        rig.now += TICK
+        controller.take([tick])
+        worst[passed] = controller.worst
+    assert worst[4 * TICK] <= 1.02
+    assert worst[None] > 1.5
+
+
 def test_with_bounded_jerk_nothing_is_put_off():
     rig = Rail(arm__max_jerk=[40.0, 80.0])
     rig.dispatcher.sending_time = 0.03

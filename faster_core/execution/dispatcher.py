@@ -298,7 +298,7 @@ class Dispatcher:
 
     # --- what goes out ------------------------------------------------------------------------
 
-    def tick(self, now: float, silence: float = 0.0) -> Tick:
+    def tick(self, now: float, silence: float = 0.0, passed: float | None = None) -> Tick:
         """Return the commands for `now` and why they are what they are.
 
         Args:
@@ -306,6 +306,8 @@ class Dispatcher:
             silence: seconds of real time since the last tick. After more than three periods
                 whoever watches may have brought to rest what moves by speed (the guard, a
                 driver's time-out): such speeds brake over all of that time before they go on.
+            passed: seconds that have passed for the controllers since the last tick, if that is
+                known better than by `now`, which may have jumped; simulated time comes late.
         """
         self._advance(now)
         stale = self._feedback.stale(self._now)
@@ -316,9 +318,12 @@ class Dispatcher:
             self._latch(FEEDBACK_STALE, stale)
         most = MAX_TICK_PERIODS / self._config.dispatch_rate
         late = silence > most
-        if self._motion is not None and self._last_tick is not None:
-            # The clock may have jumped while controllers did not, but not if it took that long.
-            self._motion.go_on(min(max(self._now - self._last_tick, 0.0), max(silence, most)))
+        if self._motion is not None:
+            if passed is None:
+                passed = 0.0 if self._last_tick is None else max(self._now - self._last_tick, 0.0)
+                # The clock may have jumped while controllers did not, but not if it took so long.
+                passed = min(passed, max(silence, most))
+            self._motion.go_on(passed)
         action, components, message = self._move(silence if late else 0.0)
         self._last_tick = self._now
         plan = self._plan

@@ -119,6 +119,7 @@ class Bench:
     def close(self) -> None:
         """End all processes and leave the domain."""
         self.processes.close()
+        self.robot.close()
         self._executor.shutdown()
         self.node.destroy_node()
         self.context.shutdown()
