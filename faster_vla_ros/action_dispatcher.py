@@ -59,8 +59,8 @@ SETTLE_TIME = 2.0
 # Seconds from a tick's time until the trajectories of a plan are sent: at first (at least), at
 # most, and by the longest of so many. What comes later all the same is put off.
 FIRST_SENDING, LONGEST_SENDING, NUM_SENDINGS = 0.02, 0.1, 20
-# Likewise until those of a stop are.
-STOP_SENDING = 0.005
+# Likewise until those of a stop are, as a rule and at most.
+STOP_SENDING, LONGEST_STOP_SENDING = 0.005, 0.02
 # Zeros sent last: a best-effort subscriber may miss one.
 NUM_ZEROS = 5
 # Seconds between commands at the end, at most: whoever asked to end does not wait long.
@@ -100,7 +100,8 @@ class ActionDispatcher(Node):
         self.dispatcher.warm_up()
         begun = time.perf_counter()
         self.dispatcher.warm_up()
-        sending = max(FIRST_SENDING, 2.0 * (time.perf_counter() - begun))
+        sending = 2.0 * (time.perf_counter() - begun)
+        sending = min(max(FIRST_SENDING, sending), LONGEST_SENDING)
         self.dispatcher.sending_time, self.dispatcher.stopping_time = sending, STOP_SENDING
         self._sendings = collections.deque([sending / 1.2], maxlen=NUM_SENDINGS)
         self._at_enable = None if dry else EnableMessages(self, self.config.values)
@@ -208,12 +209,14 @@ class ActionDispatcher(Node):
         moment = self.get_clock().now()
         silence = 0.0 if before is None else self._last_reading - before
         now, stamp = moment.nanoseconds * 1e-9, moment.to_msg()
-        self._pace.read(self._last_reading, now)
-        tick = self.dispatcher.tick(now, silence, passed=self._pace.rate * silence)
+        rate, gone = 1.0, silence
+        if self.get_clock().ros_time_is_active:
+            gone, rate = self._pace.read(self._last_reading, now), self._pace.rate
+        tick = self.dispatcher.tick(now, silence, passed=gone)
 
         def passed() -> float:
             # Not by the robot's clock: simulated time stands still until the tick has ended.
-            return self._pace.rate * (time.perf_counter() - self._last_reading)
+            return rate * (time.perf_counter() - self._last_reading)
 
         if self._at_enable is not None:
             self._at_enable.update(tick.state.enabled)
@@ -221,9 +224,13 @@ class ActionDispatcher(Node):
 
         def put_off(tick: Tick, names: Collection[str], late: float) -> Tick:
             nonlocal begun
-            last = self.dispatcher.sending_time if follows else STOP_SENDING
-            begins_in, begun = late + max(last, 1.2 * (late - begun)), late
-            return self.dispatcher.put_off(tick, names, begins_in)
+            usual, longest = (
+                (self.dispatcher.sending_time, LONGEST_SENDING)
+                if follows
+                else (STOP_SENDING, LONGEST_STOP_SENDING)
+            )
+            ahead, begun = min(max(usual, 1.2 * (late - begun)), longest), late
+            return self.dispatcher.put_off(tick, names, late + ahead)
 
         self._wire.send(tick, stamp, passed, put_off)
         if tick.trajectories and follows:

@@ -262,6 +262,9 @@ class _AsTrajectory:
     def message(self, value, stamp):
         return GOAL
 
+    def leave(self, message, value, seconds):
+        assert message is GOAL
+
 
 @pytest.fixture
 def acting(make_rig, monkeypatch):

@@ -75,6 +75,20 @@ def test_the_action_takes_the_same_trajectory():
 
 
 @pytest.mark.usefixtures('control_msgs')
+def test_what_is_left_of_a_goal_is_what_is_left_of_its_trajectory():
+    output, topic = create('follow_joint_trajectory', ARM), create('joint_trajectory', ARM)
+    goal, message = output.message(WAY, STAMP), topic.message(WAY, STAMP)
+    seconds = float(WAY.times[0]) + 0.001
+    output.leave(goal, WAY, seconds)
+    topic.leave(message, WAY, seconds)
+    assert goal.trajectory == message
+    assert len(message.points) == len(WAY.times) - 1
+    first = message.points[0]
+    assert first.time_from_start.nanosec * 1e-9 == pytest.approx(WAY.times[1] - seconds)
+    assert list(first.positions) == WAY.positions[1].tolist()
+
+
+@pytest.mark.usefixtures('control_msgs')
 def test_the_classic_gripper_takes_one_position_and_an_effort():
     goal = create('gripper_command', GRIPPER, scale=2.0, max_effort=5.0).message(
         np.array([0.04]), STAMP

@@ -291,7 +291,7 @@ def test_held_out_episodes_never_enter_a_batch(tmp_path, demos, tokenizer, monke
     assert seen == {1, 2}
 
 
-def test_episodes_of_every_instruction_are_held_out(samples):
+def test_episodes_that_take_turns_are_held_out_of_every_instruction(samples):
     # Two instructions that take turns: every second episode would be of one of them only.
     turns = dataclasses.replace(samples, text=samples.episode % 2)
     held = turns.held_out(2)

@@ -139,8 +139,8 @@ class Motion:
                 limiter = limiter.starting_at(*self._followed[name].in_seconds(ahead))
             limiters[name] = limiter
         made = {}
-        # A set-point is known for now only: from there it begins at once.
-        for sampled, later in ((True, ahead), (False, 0.0)):
+        # A set-point is known for now only: from there it begins at once, hence is sent first.
+        for sampled, later in ((False, 0.0), (True, ahead)):
             some = {n: x for n, x in limiters.items() if x.sampled == sampled}
             if plan is None or not some:
                 made |= {n: brake(x, lead=lead, tick=tick) for n, x in some.items()}

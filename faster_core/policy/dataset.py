@@ -77,9 +77,10 @@ class Samples:
         return rows - np.maximum.accumulate(np.where(begins, rows, 0))
 
     def held_out(self, every: int) -> np.ndarray:
-        """Return bool [M]: whether a row is of every n-th episode of its instruction.
+        """Return bool [M]: whether a row is of every n-th episode, instruction by instruction.
 
-        Counted over all, where instructions take turns, it could always be the same one's.
+        Counted as they were recorded, where instructions take turns, it could always be the same
+        one's.
         """
         first = np.flatnonzero(self.row_in_episode() == 0)
         order = first[np.argsort(self.text[first], kind='stable')]

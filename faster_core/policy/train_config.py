@@ -118,7 +118,7 @@ class PolicyTrainConfig:
         start_share: share of the samples that are the first `start_rows` rows of an episode, where
             only what is seen says which way to go: later the state tells it, too.
         start_rows: of every episode.
-        held_out: every n-th episode of an instruction is for validation.
+        held_out: every n-th episode, counted instruction by instruction, is for validation.
         ema_decay: of the averaged weights that are saved; 0: the weights themselves.
         seed: of weights and of every draw. A draw follows from seed, step and place in the batch.
         data_workers: processes per training process that prepare batches ahead; 0: none, batches

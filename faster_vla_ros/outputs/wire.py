@@ -16,8 +16,8 @@ from faster_vla_ros.outputs.channels import ActionChannel, servers_of, TopicChan
 from faster_vla_ros.outputs.protocol import GOAL, is_action, Output, OutputConfig, TRAJECTORY
 
 # A trajectory that is later than its beginning by more than so many seconds is put off, at most so
-# many times per tick.
-LATE, MOST_PUT_OFF = 0.002, 3
+# many times per tick, and not after so many seconds: nothing else is done meanwhile.
+LATE, MOST_PUT_OFF, LATEST = 0.002, 3, 0.2
 
 
 class Wire:
@@ -83,7 +83,9 @@ class Wire:
             stamp: of the messages.
             passed: returns the seconds since the tick's time. A controller counts the times of a
                 trajectory from when it comes, and computing and encoding several takes a while.
-            put_off: `Dispatcher.put_off`, called if that was longer than planned.
+            put_off: called if that was longer than planned, with the tick, the components that
+                are not sent yet, and those seconds; returns a tick whose trajectories begin later
+                (`Dispatcher.put_off`).
         """
         values: dict[str, Any] = {}
         stopped = tick.state.action is Action.STOP
@@ -109,7 +111,7 @@ class Wire:
         self._send(values, stamp)
         left = MOST_PUT_OFF
         for i, name in enumerate(waiting):
-            while (late := passed()) > tick.begins_in + LATE and left:
+            while LATEST > (late := passed()) > tick.begins_in + LATE and left:
                 tick, left = put_off(tick, waiting[i:], late), left - 1
                 ways |= self._encoded_ways(tick, waiting[i:], stamp)
             self._outputs[name].leave(ways[name], tick.trajectories[name], late)
