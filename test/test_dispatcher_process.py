@@ -85,7 +85,7 @@ def test_an_exception_while_the_base_moves_ends_with_zeros(make_rig, monkeypatch
     rig = make_rig()
     rig.drive()
 
-    def fail(now, silence):
+    def fail(*_, **__):
         raise RuntimeError('a bug')
 
     monkeypatch.setattr(rig.dispatcher.dispatcher, 'tick', fail)
