@@ -10,8 +10,7 @@ published from the start on, says that it works. Nothing moves before `~/enable`
 
 from __future__ import annotations
 
-import collections
-from collections.abc import Callable, Collection, Mapping
+from collections.abc import Callable, Mapping
 import dataclasses
 import signal
 import sys
@@ -22,7 +21,8 @@ from typing import Any
 
 import numpy as np
 import rclpy
-from rclpy.clock import Clock, ClockType
+from rclpy.clock import Clock, ClockType, JumpThreshold
+from rclpy.duration import Duration
 from rclpy.executors import ExternalShutdownException, SingleThreadedExecutor
 from rclpy.node import Node
 from rclpy.signals import SignalHandlerOptions
@@ -32,9 +32,10 @@ from std_srvs.srv import SetBool, Trigger
 
 from faster_core.errors import FasterVlaError, ObservationError
 from faster_core.execution.config import DispatcherConfig
-from faster_core.execution.dispatcher import Dispatcher
+from faster_core.execution.dispatcher import CLOCK_TOLERANCE, Dispatcher
 from faster_core.execution.errors import ChunkError
-from faster_core.execution.state import Action, Answer, DispatcherSnapshot, Tick
+from faster_core.execution.state import Answer, DispatcherSnapshot, Tick
+from faster_core.execution.warm_up import warm_up
 from faster_vla_msgs.msg import ActionChunk as ActionChunkMsg
 from faster_vla_ros import dispatcher_parameters, punctual, qos, services
 from faster_vla_ros.at_enable import EnableMessages
@@ -47,6 +48,7 @@ from faster_vla_ros.live_limits import LiveLimits
 from faster_vla_ros.outputs.wire import Wire
 from faster_vla_ros.pace import Pace
 from faster_vla_ros.planned_path import PlannedPath
+from faster_vla_ros.sending import Sending
 from faster_vla_ros.sensors.joint_states import OtherJointsError
 from faster_vla_ros.sensors.stamp_order import StampOrder
 from faster_vla_ros.state_log import ENDING, StateLog
@@ -56,11 +58,6 @@ STATUS_PERIOD = 1.0
 LOOK_PERIOD = 0.2
 # Seconds everything gets to come to rest at the end; then velocities are cut to zero.
 SETTLE_TIME = 2.0
-# Seconds from a tick's time until the trajectories of a plan are sent: at first (at least), at
-# most, and by the longest of so many. What comes later all the same is put off.
-FIRST_SENDING, LONGEST_SENDING, NUM_SENDINGS = 0.02, 0.1, 20
-# Likewise until those of a stop are, as a rule and at most.
-STOP_SENDING, LONGEST_STOP_SENDING = 0.005, 0.02
 # Zeros sent last: a best-effort subscriber may miss one.
 NUM_ZEROS = 5
 # Seconds between commands at the end, at most: whoever asked to end does not wait long.
@@ -97,13 +94,11 @@ class ActionDispatcher(Node):
             self.config.trajectories,
             lambda: not self._authority.why_not_enable(),
         )
-        self.dispatcher.warm_up()
-        begun = time.perf_counter()
-        self.dispatcher.warm_up()
-        sending = 2.0 * (time.perf_counter() - begun)
-        sending = min(max(FIRST_SENDING, sending), LONGEST_SENDING)
-        self.dispatcher.sending_time, self.dispatcher.stopping_time = sending, STOP_SENDING
-        self._sendings = collections.deque([sending / 1.2], maxlen=NUM_SENDINGS)
+        self._sending = Sending(
+            self._wire,
+            self.dispatcher,
+            lambda: warm_up(self.embodiment, rules, self.config.trajectories),
+        )
         self._at_enable = None if dry else EnableMessages(self, self.config.values)
         self._board = DispatcherBoard(self, self.embodiment, rules, self.config.frame_id)
         self._log = StateLog(self.get_logger())
@@ -112,7 +107,7 @@ class ActionDispatcher(Node):
         self._bad_feedback: set[str] = set()
         self._estop = None
         if self.config['estop.enable']:
-            self._estop = EmergencyStop(self, self.config['estop.timeout'])
+            self._estop = EmergencyStop(self, self.config['estop.timeout'], self._tick_at_once)
         self._authority = Authority(self, self.config, wire=self._wire, twin=self._board.twin)
         for name, source in self.config.sources.items():
             qos.subscription(
@@ -134,6 +129,14 @@ class ActionDispatcher(Node):
         self._timer = self.create_timer(self._period, self._on_timer, clock=steady)
         self.create_timer(STATUS_PERIOD, self._board.publish, clock=steady)
         self.create_timer(LOOK_PERIOD, self._on_look, clock=steady)
+        set_back = JumpThreshold(
+            min_forward=None,
+            min_backward=Duration(seconds=-CLOCK_TOLERANCE),
+            on_clock_change=False,
+        )
+        self._jumps = self.get_clock().create_jump_callback(
+            set_back, post_callback=lambda _: self._tick_at_once()
+        )
         self._authority.look()
         self._configured = True
         self._tick()
@@ -159,6 +162,7 @@ class ActionDispatcher(Node):
             return
         self._configured = False
         self._timer.cancel()
+        self._jumps.unregister()
         pause, others = min(self._period, ENDING_PERIOD), False
         try:
             # Asked once: what others say is not heard any more, and must not end the braking.
@@ -187,6 +191,15 @@ class ActionDispatcher(Node):
         if self._begun is not None:
             self._board.timed(time.perf_counter() - self._begun - self._period)
         self._tick()
+
+    def _tick_at_once(self) -> None:
+        """Command without waiting for the next tick, which could take a period.
+
+        The timer starts anew, so commands never come farther apart than a period; the core moves
+        by the time that really passed.
+        """
+        self._tick()
+        self._timer.reset()
 
     def _tick(self, elsewhere: str | None = None) -> Tick:
         """Compute, encode and publish one set of commands.
@@ -220,22 +233,7 @@ class ActionDispatcher(Node):
 
         if self._at_enable is not None:
             self._at_enable.update(tick.state.enabled)
-        begun, follows = 0.0, tick.state.action in (Action.FOLLOW, Action.LIMIT)
-
-        def put_off(tick: Tick, names: Collection[str], late: float) -> Tick:
-            nonlocal begun
-            usual, longest = (
-                (self.dispatcher.sending_time, LONGEST_SENDING)
-                if follows
-                else (STOP_SENDING, LONGEST_STOP_SENDING)
-            )
-            ahead, begun = min(max(usual, 1.2 * (late - begun)), longest), late
-            return self.dispatcher.put_off(tick, names, late + ahead)
-
-        self._wire.send(tick, stamp, passed, put_off)
-        if tick.trajectories and follows:
-            self._sendings.append(passed() - begun)
-            self.dispatcher.sending_time = min(1.2 * max(self._sendings), LONGEST_SENDING)
+        self._sending.send(tick, stamp, passed)
         self._log.update(tick.state)
         why = elsewhere
         if not (why or tick.state.enabled or self.config.rules.require_enable):
@@ -256,12 +254,7 @@ class ActionDispatcher(Node):
     # --- inputs -------------------------------------------------------------------------------
 
     def _on_chunk(self, message: ActionChunkMsg) -> None:
-        """Report on a chunk, then command from it at once.
-
-        Waiting for the next tick would add up to one period to the latency. The timer starts
-        anew, so commands never come farther apart than a period; the core moves by the time
-        that really passed.
-        """
+        """Report on a chunk, then command from it at once."""
         now = self._now()
         try:
             chunk = chunk_from_message(message, self.embodiment, frame_id=self.config.frame_id)
@@ -274,8 +267,7 @@ class ActionDispatcher(Node):
         # An observer takes the first command after the report for the first of this chunk.
         self._board.report(message.header.stamp, report)
         if report.accepted:
-            self._tick()
-            self._timer.reset()
+            self._tick_at_once()
             self._path.show(self.dispatcher.plan, self.get_clock().now().to_msg())
         elif report.reason != self._last_reason:
             self.get_logger().warning(
@@ -338,8 +330,7 @@ class ActionDispatcher(Node):
 
     def _answer(self, answer: Answer, response: Any) -> Any:
         self.get_logger().info(answer.message)
-        self._tick()
-        self._timer.reset()
+        self._tick_at_once()
         response.success, response.message = answer.success, answer.message
         return response
 

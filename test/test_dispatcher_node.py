@@ -358,6 +358,22 @@ def test_when_the_clock_is_set_back_feedback_counts_again_at_once(make_rig):
     rig.until(lambda: rig.enable().success)
 
 
+def test_a_clock_that_is_set_back_is_acted_on_without_waiting_for_the_next_tick(make_rig):
+    rig = make_rig(use_sim_time=True, feedback_timeout=1000.0, dispatch_rate=0.5)
+    clock, start, zero = rig.node.create_publisher(Clock, '/clock', 10), time.monotonic(), 5000.0
+
+    def now():
+        return zero + time.monotonic() - start
+
+    _Driver(rig, now)
+    rig.node.create_timer(0.01, lambda: clock.publish(Clock(clock=stamp_from_seconds(now()))))
+    rig.enable_when_ready()
+    rig.spin(0.2)
+    zero, begun = 100.0, time.monotonic()
+    rig.until(lambda: not rig.state.enabled)
+    assert time.monotonic() - begun < 1.0  # the period is 2 s
+
+
 # --- emergency stop -----------------------------------------------------------------------------
 
 
@@ -377,6 +393,18 @@ def test_the_emergency_stop_stops_and_its_release_alone_does_not_reset(make_rig)
     rig.spin(0.3)
     assert rig.state.action == DispatcherState.ACTION_STOP
     rig.until(lambda: rig.reset().success)
+
+
+def test_the_emergency_stop_does_not_wait_for_the_next_tick(make_rig):
+    rig = make_rig(estop__enable=True, dispatch_rate=0.5)
+    button = rig.node.create_publisher(Bool, 'estop', 1)
+    rig.enable_when_ready()
+    assert rig.send().accepted
+    rig.until(button.get_subscription_count)
+    begun = time.monotonic()
+    button.publish(Bool(data=True))
+    rig.until(lambda: rig.state.action == DispatcherState.ACTION_STOP)
+    assert time.monotonic() - begun < 1.0  # the period is 2 s
 
 
 def test_a_silent_emergency_stop_stops(make_rig):

@@ -310,12 +310,22 @@ def test_a_message_of_before_we_stood_still_for_long_takes_over(clock):
     assert not takeover.reason
 
 
-def test_a_press_of_the_emergency_stop_counts_although_it_was_let_go_at_once():
+def test_a_press_of_the_emergency_stop_is_told_once_until_it_is_let_go():
     node = Publishing()
-    taken = []
+    taken, pressed = [], []
+    node.create_subscription = lambda *given, **_: taken.append(given[2])
+    estop = EmergencyStop(node, 0.0, lambda: pressed.append(estop.take_press()))
+    for data in (True, True, False):  # while it is kept pressed it says so again and again
+        taken[0](Bool(data=data))
+    assert pressed == ['estop']
+    taken[0](Bool(data=True))
+    assert pressed == ['estop', 'estop']
+
+
+def test_a_press_of_the_emergency_stop_counts_although_it_was_let_go_at_once():
+    node, taken = Publishing(), []
     node.create_subscription = lambda *given, **_: taken.append(given[2])
     estop = EmergencyStop(node, 0.0)
-    assert not estop.take_press()
     taken[0](Bool(data=True))
     taken[0](Bool(data=False))
     assert not estop.reason

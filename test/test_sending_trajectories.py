@@ -7,13 +7,8 @@ pytest.importorskip('faster_vla_msgs')
 
 from faster_core.execution.dispatcher import Dispatcher
 from faster_core.execution.state import Action
-from faster_vla_ros.action_dispatcher import (
-    FIRST_SENDING,
-    LONGEST_SENDING,
-    LONGEST_STOP_SENDING,
-    STOP_SENDING,
-)
 from faster_vla_ros.outputs.wire import Wire
+from faster_vla_ros.sending import FIRST, LONGEST, LONGEST_STOP, MARGIN, STOP
 
 pytestmark = pytest.mark.ros
 
@@ -53,13 +48,13 @@ def test_trajectories_begin_when_they_can_be_there_and_later_if_they_are_late(se
     found, ticks = sent
     follow, stop = found[0], found[-1]
     assert follow[0] in (Action.FOLLOW, Action.LIMIT)
-    assert FIRST_SENDING <= follow[1] <= LONGEST_SENDING
+    assert FIRST <= follow[1] <= LONGEST
     # By as long as the last attempt took, and by no more than the longest.
     assert follow[2][0] == pytest.approx(follow[1])
-    assert follow[2][1] == pytest.approx(max(follow[1], 1.2 * (LATES[1] - LATES[0])))
-    assert follow[2][2] == pytest.approx(LONGEST_SENDING)
-    assert (stop[0], stop[1]) == (Action.STOP, STOP_SENDING)
-    assert stop[2] == pytest.approx([STOP_SENDING, LONGEST_STOP_SENDING, LONGEST_STOP_SENDING])
+    assert follow[2][1] == pytest.approx(max(follow[1], MARGIN * (LATES[1] - LATES[0])))
+    assert follow[2][2] == pytest.approx(LONGEST)
+    assert (stop[0], stop[1]) == (Action.STOP, STOP)
+    assert stop[2] == pytest.approx([STOP, LONGEST_STOP, LONGEST_STOP])
     # By the steady clock on a robot, whatever its clock does.
     assert all(passed == silence for silence, passed in ticks)
     assert sum(silence for silence, _ in ticks) > 0.1

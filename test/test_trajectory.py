@@ -11,12 +11,14 @@ from scipy.interpolate import CubicHermiteSpline
 
 from faster_core.embodiment import Embodiment
 from faster_core.errors import ConfigError
+from faster_core.execution import motion as motion_module
 from faster_core.execution.dispatcher import Dispatcher, DispatcherConfig
 from faster_core.execution.limits import PositionLimiter
 from faster_core.execution.plan import Plan
 from faster_core.execution.spline import peak_acceleration, peak_speed, Trajectory
 from faster_core.execution.state import Action
 from faster_core.execution.trajectory import brake, follow, follow_all
+from faster_core.execution.warm_up import warm_up
 
 ARM = slice(0, 2)
 
@@ -498,14 +500,20 @@ def test_with_bounded_jerk_it_begins_at_the_set_point_at_once():
     assert np.array_equal(made[0].positions, made[1].positions)
 
 
-def test_warming_up_changes_nothing():
+def test_warming_up_takes_what_a_first_chunk_does(monkeypatch):
+    tried, at_once = [], motion_module.follow_all
+
+    def noted(limiters, plan, *args, **options):
+        tried.append((len(limiters), len(plan.times)))
+        return at_once(limiters, plan, *args, **options)
+
+    monkeypatch.setattr(motion_module, 'follow_all', noted)
     rig = Rail()
-    rig.dispatcher.warm_up()
-    assert rig.send(rows(arm=0.05 * np.arange(8)[:, None] * np.ones(2))).accepted
-    fresh = Rail()
-    fresh.send(rows(arm=0.05 * np.arange(8)[:, None] * np.ones(2)))
-    made, expected = (r.tick().trajectories['arm'] for r in (rig, fresh))
-    assert np.array_equal(made.positions, expected.positions)
+    made = warm_up(TOY, config(), ['arm'])
+    rig.send(rows(arm=np.zeros((TOY.action_horizon, 2))))
+    rig.tick()
+    assert tried[0] == tried[1]
+    sane(made['arm'], PERIOD)
 
 
 def test_a_chunk_is_sent_as_a_trajectory_once():
@@ -514,6 +522,22 @@ def test_a_chunk_is_sent_as_a_trajectory_once():
     ticks = rig.run(0.3)
     assert [bool(t.trajectories) for t in ticks] == [True] + [False] * (len(ticks) - 1)
     sane(ticks[0].trajectories['arm'], PERIOD)
+
+
+def test_a_chunk_without_rows_moves_nothing_before_the_first_one_after_an_enable():
+    rig = Rail()
+    assert rig.send(rows(arm=0.05 * np.arange(8)[:, None] * np.ones(2))).accepted
+    rig.run(0.3)
+    rig.dispatcher.enable(False, rig.now)
+    rig.run(3.0)
+    rig.measured['arm'] = np.array([-0.4, 0.6])  # somebody moved it by hand
+    rig.tick()
+    assert rig.dispatcher.enable(True, rig.now).success
+    assert rig.send(np.zeros((0, 5))).accepted
+    ticks = rig.run(0.2)
+    assert not any(t.trajectories for t in ticks)
+    assert all(t.commands['arm'] is None for t in ticks)
+    assert ticks[-1].state.message == 'waiting for the first chunk'
 
 
 def test_a_plan_that_runs_out_needs_no_further_trajectory():

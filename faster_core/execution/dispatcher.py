@@ -101,29 +101,6 @@ class Dispatcher:
         """The plan in force, for output as trajectories and for debugging."""
         return self._plan
 
-    def warm_up(self) -> None:
-        """Compute trajectories for nothing: the first ones of a process take twice as long."""
-        limits = self._config.components
-        middle = {
-            n: np.clip(np.zeros_like(limits[n].lower), limits[n].lower, limits[n].upper)
-            for n in self._positions
-        }
-        motion = Motion(self._embodiment, self._config, middle, self._sampled)
-        row, horizon = motion.set_point(), self._embodiment.action_horizon
-        plan = splice(
-            old=None,
-            anchor=(0.0, row),
-            times=self._embodiment.step_period * np.arange(1, horizon + 1),
-            values=np.tile(row, (horizon, 1)),
-            rest=row,
-            holding=self._holding,
-            switching=self._switching,
-            blend_steps=self._config.blend_steps,
-            sequence_id=0,
-        )
-        options = {'now': 0.0, 'lead': 0.0, 'tick': 1.0 / self._config.dispatch_rate}
-        motion.trajectories(self._trajectories, plan, ahead=0.0, **options)
-
     def set_config(self, config: DispatcherConfig) -> None:
         """Take other limits at run time; set-points go on from where they are.
 
@@ -270,7 +247,8 @@ class Dispatcher:
             raise ChunkError('not_enabled', 'motion is disabled, expected enable')
         dropped = self._admission.check(chunk, self._feedback, now)
         if not moves:
-            if self._enabled:  # without motion there is nothing to drop
+            # Before a first chunk there is nothing to drop, nor is it known where the robot is.
+            if self._enabled and self._started:
                 self._plan, self._message, self._turned = None, 'the plan was dropped', True
             return 0
         measured = self._feedback.positions()

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 import time
 
 from rclpy.node import Node
@@ -16,16 +17,27 @@ SILENT = 'estop_silent'
 class EmergencyStop:
     """Listens to `estop`; silence is counted from the start, on the steady clock."""
 
-    def __init__(self, node: Node, timeout: float) -> None:
-        """Subscribe; `timeout` in seconds, 0: silence means nothing."""
-        self._timeout = timeout
+    def __init__(
+        self, node: Node, timeout: float, on_press: Callable[[], object] = lambda: None
+    ) -> None:
+        """Subscribe.
+
+        Args:
+            node: that subscribes.
+            timeout: seconds of silence that stop, too; 0: silence means nothing.
+            on_press: called when it is pressed, once until it is let go.
+        """
+        self._timeout, self._on_press = timeout, on_press
         self._pressed, self._heard = False, time.perf_counter()
         self._was_pressed = False
         qos.subscription(node, Bool, 'estop', self._take, qos.REPORT)
 
     def _take(self, message: Bool) -> None:
-        self._pressed, self._heard = message.data, time.perf_counter()
+        before, self._pressed = self._pressed, message.data
+        self._heard = time.perf_counter()
         self._was_pressed |= message.data
+        if message.data and not before:
+            self._on_press()
 
     def take_press(self) -> str:
         """Return `reason`, or that of a press that was let go again since this was asked last."""

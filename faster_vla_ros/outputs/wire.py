@@ -17,7 +17,7 @@ from faster_vla_ros.outputs.protocol import GOAL, is_action, Output, OutputConfi
 
 # A trajectory that is later than its beginning by more than so many seconds is put off, at most so
 # many times per tick, and not after so many seconds: nothing else is done meanwhile.
-LATE, MOST_PUT_OFF, LATEST = 0.002, 3, 0.2
+LATE, MOST_PUT_OFF, TOO_LATE = 0.002, 3, 0.2
 
 
 class Wire:
@@ -111,7 +111,7 @@ class Wire:
         self._send(values, stamp)
         left = MOST_PUT_OFF
         for i, name in enumerate(waiting):
-            while LATEST > (late := passed()) > tick.begins_in + LATE and left:
+            while TOO_LATE > (late := passed()) > tick.begins_in + LATE and left:
                 tick, left = put_off(tick, waiting[i:], late), left - 1
                 ways |= self._encoded_ways(tick, waiting[i:], stamp)
             self._outputs[name].leave(ways[name], tick.trajectories[name], late)
