@@ -61,7 +61,7 @@ class Robot:
         Args:
             node: that publishes.
             cameras: also what only a policy node listens to.
-            sim_time: publish /clock, from 100 s on.
+            sim_time: publish /clock, from 1000 s on.
         """
         self.paused: set[str] = set()
         self.frozen: set[str] = set()
@@ -73,7 +73,7 @@ class Robot:
             for name in FEEDBACK
         }
         self._node, self._cameras_on, self.sim_time = node, cameras, sim_time
-        self._clock_base = 100.0 - time.monotonic()
+        self._clock_base = 1000.0 - time.monotonic()
         speak = node.create_publisher
         self._feedback: dict[str, Publisher] = {}
         self.start_driver()
