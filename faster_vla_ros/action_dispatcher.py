@@ -40,6 +40,7 @@ from faster_vla_msgs.msg import ActionChunk as ActionChunkMsg
 from faster_vla_ros import dispatcher_parameters, punctual, qos, services
 from faster_vla_ros.at_enable import EnableMessages
 from faster_vla_ros.compat.fastdds import leave_shared_memory
+from faster_vla_ros.compat.message_info import seconds_waited, with_info
 from faster_vla_ros.conversions import chunk_from_message
 from faster_vla_ros.dispatcher_status import DispatcherBoard
 from faster_vla_ros.interlocks.authority import Authority
@@ -110,9 +111,8 @@ class ActionDispatcher(Node):
             self._estop = EmergencyStop(self, self.config['estop.timeout'], self._tick_at_once)
         self._authority = Authority(self, self.config, wire=self._wire, twin=self._board.twin)
         for name, source in self.config.sources.items():
-            qos.subscription(
-                self, JointState, source.config.topic, self._feedback_taker(name), qos.STATE
-            )
+            take = with_info(self._feedback_taker(name))
+            qos.subscription(self, JointState, source.config.topic, take, qos.STATE)
         qos.subscription(self, ActionChunkMsg, 'action_chunk', self._on_chunk, qos.CHUNK)
         qos.refuse_unused_overrides(self, self._command_topics() if dry else ())
         # Last: endpoints declare parameters of their own.
@@ -255,7 +255,7 @@ class ActionDispatcher(Node):
 
     def _on_chunk(self, message: ActionChunkMsg) -> None:
         """Report on a chunk, then command from it at once."""
-        now = self._now()
+        now, was_stopped = self._now(), self.dispatcher.is_stopped
         try:
             chunk = chunk_from_message(message, self.embodiment, frame_id=self.config.frame_id)
         except ChunkError as error:
@@ -269,17 +269,19 @@ class ActionDispatcher(Node):
         if report.accepted:
             self._tick_at_once()
             self._path.show(self.dispatcher.plan, self.get_clock().now().to_msg())
-        elif report.reason != self._last_reason:
+        elif self.dispatcher.is_stopped and not was_stopped:
+            self._tick_at_once()
+        if not report.accepted and report.reason != self._last_reason:
             self.get_logger().warning(
                 f'chunk {report.sequence_id} rejected: {report.reason}: {report.detail}'
             )
         self._last_reason = report.reason
 
-    def _feedback_taker(self, name: str) -> Callable[[JointState], None]:
+    def _feedback_taker(self, name: str) -> Callable[[JointState, Mapping[str, int]], None]:
         source = self.config.sources[name]
         order = StampOrder(self.config.rules.feedback_timeout)
 
-        def take(message: JointState) -> None:
+        def take(message: JointState, info: Mapping[str, int]) -> None:
             try:
                 values = source.parse(message)
             except OtherJointsError:
@@ -301,7 +303,7 @@ class ActionDispatcher(Node):
                     f'feedback of {name} ignored: {why}', throttle_duration_sec=5.0
                 )
                 return
-            self.dispatcher.on_feedback(name, values, now)
+            self.dispatcher.on_feedback(name, values, now, seconds_waited(info))
 
         return take
 

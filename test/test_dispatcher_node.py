@@ -198,6 +198,18 @@ def test_more_bad_chunks_in_a_row_than_tolerated_stop_the_robot(make_rig):
     rig.until(lambda: rig.base_speeds[-1] == 0.0)
 
 
+def test_the_bad_chunk_that_is_one_too_many_stops_without_waiting_for_the_next_tick(make_rig):
+    rig = make_rig(consecutive_violation_threshold=0, dispatch_rate=0.5)
+    rig.enable_when_ready()
+    assert rig.send().accepted
+    message = rig.message()
+    _nan(message)
+    begun = time.monotonic()
+    assert rig.send(message).reason == 'not_finite'
+    rig.until(lambda: rig.state.action == DispatcherState.ACTION_STOP)
+    assert time.monotonic() - begun < 1.0  # the period is 2 s
+
+
 # --- enable, stop, reset ------------------------------------------------------------------------
 
 

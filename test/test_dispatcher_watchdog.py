@@ -128,6 +128,20 @@ def test_feedback_that_becomes_nonsense_is_as_good_as_none(bad):
     assert (tick.state.action, tick.state.components) == (Action.STOP, ('arm',))
 
 
+def test_feedback_is_as_old_as_what_waited_to_be_taken():
+    rig = Rig()
+    rig.drive(0.3)
+    rig.feeding = False
+    for _ in range(5):
+        for name, values in rig.measured.items():
+            rig.dispatcher.on_feedback(name, values, rig.now, age=0.45)
+        tick = rig.tick()
+        assert tick.state.action is not Action.STOP  # what was heard before is newer
+    ticks = rig.run(0.7)
+    moving = [t for t in ticks if t.state.action is not Action.STOP]
+    assert len(moving) == pytest.approx((0.5 - 5 * TICK) / TICK, abs=1)
+
+
 def test_feedback_of_the_base_is_not_needed():
     rig = Rig()
     assert 'base' not in rig.measured

@@ -18,6 +18,8 @@ from std_msgs.msg import Bool, Int32, String
 from faster_core.errors import FasterVlaError
 from faster_vla_msgs.msg import DispatcherState
 from faster_vla_ros.action_dispatcher import NUM_ZEROS
+from faster_vla_ros.compat import message_info
+from faster_vla_ros.interlocks import estop as estop_module
 from faster_vla_ros.interlocks.any_topic import message_class
 from faster_vla_ros.interlocks.estop import EmergencyStop
 from faster_vla_ros.interlocks.takeover import PATIENCE, Takeover, UNKNOWN
@@ -310,24 +312,56 @@ def test_a_message_of_before_we_stood_still_for_long_takes_over(clock):
     assert not takeover.reason
 
 
-def test_a_press_of_the_emergency_stop_is_told_once_until_it_is_let_go():
-    node = Publishing()
-    taken, pressed = [], []
+def _button(timeout=0.0, **options):
+    """Return an emergency stop, and what hears (pressed, when, in wall-clock seconds)."""
+    node, taken = Publishing(), []
     node.create_subscription = lambda *given, **_: taken.append(given[2])
-    estop = EmergencyStop(node, 0.0, lambda: pressed.append(estop.take_press()))
+    estop = EmergencyStop(node, timeout, **options)
+
+    def take(data, at=0.0):
+        taken[0](Bool(data=data), {'received_timestamp': round(at * 1e9)})
+
+    return estop, take
+
+
+@pytest.mark.skipif(not message_info.SUPPORTED, reason='Humble does not say when it came')
+def test_what_waited_to_be_heard_does_not_lengthen_the_silence(monkeypatch):
+    now = [100.0]
+    clocks = types.SimpleNamespace(
+        perf_counter=lambda: now[0], time_ns=lambda: round((1000.0 + now[0]) * 1e9)
+    )
+    monkeypatch.setattr(estop_module, 'time', clocks)
+    monkeypatch.setattr(message_info, 'time', clocks)
+    estop, take = _button(timeout=0.5)
+    now[0] = 101.0
+    assert estop.reason == 'estop_silent'
+    take(False, at=1100.8)
+    assert not estop.reason
+    now[0] = 101.35
+    assert estop.reason == 'estop_silent'
+    take(False, at=1090.0)  # the clock was set: not as if what was heard before counted less
+    now[0] = 101.2
+    assert not estop.reason
+    for unknown in (1200.0, 0.0):
+        take(False, at=unknown)
+        now[0] += 0.45
+        assert not estop.reason
+
+
+def test_a_press_of_the_emergency_stop_is_told_once_until_it_is_let_go():
+    pressed = []
+    estop, take = _button(on_press=lambda: pressed.append(estop.take_press()))
     for data in (True, True, False):  # while it is kept pressed it says so again and again
-        taken[0](Bool(data=data))
+        take(data)
     assert pressed == ['estop']
-    taken[0](Bool(data=True))
+    take(True)
     assert pressed == ['estop', 'estop']
 
 
 def test_a_press_of_the_emergency_stop_counts_although_it_was_let_go_at_once():
-    node, taken = Publishing(), []
-    node.create_subscription = lambda *given, **_: taken.append(given[2])
-    estop = EmergencyStop(node, 0.0)
-    taken[0](Bool(data=True))
-    taken[0](Bool(data=False))
+    estop, take = _button()
+    take(True)
+    take(False)
     assert not estop.reason
     assert estop.take_press() == 'estop'
     assert not estop.take_press()

@@ -101,6 +101,11 @@ class Dispatcher:
         """The plan in force, for output as trajectories and for debugging."""
         return self._plan
 
+    @property
+    def is_stopped(self) -> bool:
+        """Whether a stop is latched."""
+        return bool(self._stop_reason)
+
     def set_config(self, config: DispatcherConfig) -> None:
         """Take other limits at run time; set-points go on from where they are.
 
@@ -188,8 +193,16 @@ class Dispatcher:
 
     # --- what comes in ------------------------------------------------------------------------
 
-    def on_feedback(self, component: str, measured: np.ndarray, now: float) -> bool:
+    def on_feedback(
+        self, component: str, measured: np.ndarray, now: float, age: float = 0.0
+    ) -> bool:
         """Take measured values [d] of an action component.
+
+        Args:
+            component: its name.
+            measured: positions or velocities [d].
+            now: the time.
+            age: seconds that the values waited to be taken.
 
         Returns:
             False if the value was ignored: wrong size or not finite. It then grows stale.
@@ -198,7 +211,7 @@ class Dispatcher:
             KeyError: no such action component.
         """
         self._advance(now)
-        return self._feedback.take(component, measured, self._now)
+        return self._feedback.take(component, measured, self._now - age)
 
     def on_chunk(self, chunk: ActionChunk, now: float) -> ChunkReport:
         """Check a chunk as a whole and splice it into the plan, or refuse it.

@@ -15,13 +15,19 @@ class Feedback:
         self._embodiment, self.timeout = embodiment, timeout
         self._newest: dict[str, tuple[float, np.ndarray]] = {}
 
-    def take(self, component: str, measured: np.ndarray, now: float) -> bool:
-        """Keep a value; False (and nothing kept) if its size is wrong or it is not finite."""
+    def take(self, component: str, measured: np.ndarray, at: float) -> bool:
+        """Keep a value; False (and nothing kept) if its size is wrong or it is not finite.
+
+        Args:
+            component: name of an action component.
+            measured: its positions or velocities [d].
+            at: when they came; not before those that are kept.
+        """
         size = self._embodiment.action_component(component).size
         values = np.array(measured, dtype=float)
         if values.shape != (size,) or not np.isfinite(values).all():
             return False
-        self._newest[component] = (now, values)
+        self._newest[component] = (max(at, self._newest.get(component, (at,))[0]), values)
         return True
 
     def stale(self, now: float) -> tuple[str, ...]:

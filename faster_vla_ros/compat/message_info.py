@@ -1,12 +1,13 @@
 """When a message was sent and received, for callbacks of subscriptions.
 
 From Iron on rclpy gives it to callbacks with two parameters. In Humble it does not: there both
-times are that of the callback.
+times are that of the callback. Cyclone DDS does not say when a message was received.
 """
 
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping
+import time
 from typing import Any
 
 from rclpy.clock import Clock, ClockType
@@ -32,3 +33,9 @@ def with_info(callback: Callable[[Any, Mapping[str, int]], None]) -> Callable[..
         callback(message, {'source_timestamp': now, 'received_timestamp': now})
 
     return take
+
+
+def seconds_waited(info: Mapping[str, int]) -> float:
+    """Return how long a message waited for its callback; 0 if that is not known."""
+    received = info['received_timestamp']
+    return max((time.time_ns() - received) * 1e-9, 0.0) if received else 0.0

@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 import time
 
 from rclpy.node import Node
 from std_msgs.msg import Bool
 
 from faster_vla_ros import qos
+from faster_vla_ros.compat.message_info import seconds_waited, with_info
 
 PRESSED = 'estop'
 SILENT = 'estop_silent'
@@ -30,11 +31,12 @@ class EmergencyStop:
         self._timeout, self._on_press = timeout, on_press
         self._pressed, self._heard = False, time.perf_counter()
         self._was_pressed = False
-        qos.subscription(node, Bool, 'estop', self._take, qos.REPORT)
+        qos.subscription(node, Bool, 'estop', with_info(self._take), qos.REPORT)
 
-    def _take(self, message: Bool) -> None:
+    def _take(self, message: Bool, info: Mapping[str, int]) -> None:
         before, self._pressed = self._pressed, message.data
-        self._heard = time.perf_counter()
+        # It waits while a trajectory is computed, which must not lengthen the silence.
+        self._heard = max(self._heard, time.perf_counter() - seconds_waited(info))
         self._was_pressed |= message.data
         if message.data and not before:
             self._on_press()

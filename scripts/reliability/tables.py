@@ -18,6 +18,8 @@ def _report(name: str) -> dict[str, Any]:
 def _source(name: str, report: Mapping[str, Any]) -> str:
     m = report['machine']
     where = f'{_machine(m)}, {m["scheduling"]}; load {m["load_1min"]:g} before'
+    if 'stolen_percent' in m:
+        where += f', {m["stolen_percent"]:g} % of the cores taken by its host'
     return f'`{report["command"]}`; {where}; commit {_commit(report["git_sha"])}. {_link(name)}'
 
 
