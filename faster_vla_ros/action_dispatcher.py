@@ -233,7 +233,12 @@ class ActionDispatcher(Node):
 
         if self._at_enable is not None:
             self._at_enable.update(tick.state.enabled)
-        self._sending.send(tick, stamp, passed)
+        if late := self._sending.send(tick, stamp, passed):
+            self.get_logger().warning(
+                f'{passed():.2f} s passed before the trajectories of {", ".join(late)} could be '
+                'sent: the next tick makes others',
+                throttle_duration_sec=1.0,
+            )
         self._log.update(tick.state)
         why = elsewhere
         if not (why or tick.state.enabled or self.config.rules.require_enable):
@@ -249,7 +254,8 @@ class ActionDispatcher(Node):
         if who := self._authority.taken_over_by:  # it was cancelled by them
             self.dispatcher.yield_to(who, self._now(), taken=self._authority.taken)
         else:
-            self.dispatcher.stop(self._now(), why)
+            failed = [component] if component in self.config.trajectories else []
+            self.dispatcher.stop(self._now(), why, failed)
 
     # --- inputs -------------------------------------------------------------------------------
 

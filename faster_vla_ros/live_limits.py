@@ -23,6 +23,9 @@ RULES = (
 )
 LIMITS = ('max_velocity', 'max_acceleration', 'position_limits')
 _OTHERS = ('max_start_offset',)
+# A lower limit on acceleration must not keep the robot from stopping: from full speed it takes no
+# longer than this (s), or than it takes as configured.
+_LONGEST_STOP = 2.0
 
 
 class LiveLimits:
@@ -71,6 +74,13 @@ class LiveLimits:
     def _refuse_wider(self, config: DispatcherConfig) -> None:
         for name, new in config.components.items():
             old = self._configured.components[name]
+            stops = [(old.max_velocity / c.max_acceleration).max() for c in (old, new)]
+            if stops[1] > max(stops[0], _LONGEST_STOP):
+                raise ConfigError(
+                    f'{name}.max_acceleration: found {_shown(new, "max_acceleration")}, a stop '
+                    f'would take up to {stops[1]:.3g} s, expected at most '
+                    f'{max(stops[0], _LONGEST_STOP):.3g} s'
+                )
             for key, wider, found, most in (
                 ('max_velocity', new.max_velocity > old.max_velocity, new, old),
                 ('max_acceleration', new.max_acceleration > old.max_acceleration, new, old),

@@ -44,8 +44,8 @@ class Sending:
         dispatcher.sending_time, dispatcher.stopping_time = sending, STOP
         self._sendings = collections.deque([sending / MARGIN], maxlen=NUM_SENDINGS)
 
-    def send(self, tick: Tick, stamp: Time, passed: Callable[[], float]) -> None:
-        """Send what a tick commands.
+    def send(self, tick: Tick, stamp: Time, passed: Callable[[], float]) -> list[str]:
+        """Send what a tick commands; returns the trajectories that the next tick makes anew.
 
         Args:
             tick: the dispatcher's newest.
@@ -62,7 +62,10 @@ class Sending:
             ahead, begun = min(max(usual, MARGIN * (late - begun)), longest), late
             return self._dispatcher.put_off(tick, names, late + ahead)
 
-        self._wire.send(tick, stamp, passed, put_off)
-        if tick.trajectories and follows:
+        late = self._wire.send(tick, stamp, passed, put_off)
+        if late:
+            self._dispatcher.not_sent(late)
+        elif tick.trajectories and follows:
             self._sendings.append(passed() - begun)
             self._dispatcher.sending_time = min(MARGIN * max(self._sendings), LONGEST)
+        return late

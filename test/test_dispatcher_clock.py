@@ -285,6 +285,41 @@ def test_whoever_brings_the_earlier_time_first_it_disarms(call):
     assert not rig.tick().state.enabled
 
 
+@pytest.mark.parametrize('forward', [0.3, 0.05])
+def test_a_clock_that_leaps_moves_nothing_faster_than_the_time_that_passed(forward):
+    rig = Rig()
+    rig.drive(0.3, arm_speed=0.3)
+    before = rig.tick().commands
+    rig.now += forward
+    rig.feed()
+    after = rig.dispatcher.tick(rig.now, TICK, passed=TICK).commands
+    assert 0 < after['arm'][0] - before['arm'][0] <= 1.0 * TICK + 1e-3
+    assert abs(after['base'][0] - before['base'][0]) <= 1.0 * TICK + 1e-3
+
+
+def test_a_clock_that_comes_in_steps_holds_nothing_back():
+    places = []
+    for step in (1, 2):
+        rig = Rig()
+        rig.send(rows(arm=np.stack([0.09 * np.arange(1, 9), np.zeros(8)], axis=1)))
+        for k in range(20):
+            rig.now += step * TICK * (k % step == step - 1)
+            rig.feed()
+            tick = rig.dispatcher.tick(rig.now, TICK, passed=TICK)
+        places.append(tick.commands['arm'][0])
+    assert places[0] == pytest.approx(places[1], abs=0.02)
+    assert places[0] > 0.25
+
+
+def test_right_after_a_clock_was_set_back_a_tick_moves_by_what_passed():
+    rig = Rig()
+    rig.drive(0.4)
+    before = rig.dispatcher.tick(rig.now, TICK, passed=TICK).commands
+    rig.now -= 50.0
+    after = rig.dispatcher.tick(rig.now, 0.001, passed=0.001).commands
+    assert abs(after['base'][0] - before['base'][0]) <= 1.0 * 0.001 + 2e-4
+
+
 def test_a_clock_reset_keeps_a_stop():
     rig = Rig()
     rig.drive()

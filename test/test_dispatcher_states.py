@@ -435,6 +435,28 @@ def test_a_clock_set_back_a_little_does_not_move_the_set_point_to_lagging_feedba
     assert np.abs(rig.tick().commands['arm'] - held).max() < 0.01
 
 
+def test_before_its_first_row_is_due_a_gripper_gets_no_goal():
+    rig = Rig()
+    rig.send(rows(hand=(0.01,)))
+    goals = [rig.tick().goals['hand'] for _ in range(8)]
+    due = round(PERIOD / TICK) - 1
+    assert all(goal is None for goal in goals[:due])
+    assert all(goal == pytest.approx([0.01]) for goal in goals[due:])
+
+
+def test_a_new_chunk_does_not_send_a_gripper_back_to_where_its_ramp_is():
+    rig = Rig()
+    rig.send(rows(hand=(0.1,)))
+    rig.run(0.16)
+    before = rig.measured['hand'][0]
+    assert 0.05 < before < 0.095
+    assert rig.send(rows(hand=(0.1,))).accepted
+    ticks = rig.run(0.1)
+    assert {float(t.goals['hand'][0]) for t in ticks} == {0.1}
+    # Nor does it pause.
+    assert column(ticks, 'hand')[0] == pytest.approx(before + 0.2 * TICK)
+
+
 def test_a_gripper_goal_stands_when_the_plan_is_no_longer_followed():
     rig = Rig()
     rig.send(rows(hand=(0.01,)))

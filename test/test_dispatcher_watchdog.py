@@ -256,6 +256,14 @@ def test_enable_after_a_reset_starts_with_a_clean_count():
     assert rig.send().accepted
 
 
+def test_a_wish_to_hold_is_no_good_chunk():
+    rig = Rig(consecutive_violation_threshold=2)
+    for _ in range(3):
+        rig.send(NAN_ROWS)
+        assert rig.send(np.zeros((0, 5))).accepted
+    assert rig.tick().state.action is Action.STOP
+
+
 # --- stopping distance ------------------------------------------------------------------------
 
 

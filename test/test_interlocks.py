@@ -22,6 +22,7 @@ from faster_vla_ros.compat import message_info
 from faster_vla_ros.interlocks import estop as estop_module
 from faster_vla_ros.interlocks.any_topic import message_class
 from faster_vla_ros.interlocks.estop import EmergencyStop
+from faster_vla_ros.interlocks.permit import Permit
 from faster_vla_ros.interlocks.takeover import PATIENCE, Takeover, UNKNOWN
 from faster_vla_ros.outputs import Ways
 
@@ -171,6 +172,19 @@ def test_a_field_that_is_not_there_is_told(make_rig):
     timer = rig.node.create_timer(0.05, lambda: remote.publish(Int32(data=5)))
     rig.until(lambda: 'no field mode' in rig.enable().message, 'told')
     rig.node.destroy_timer(timer)
+
+
+def test_who_cannot_be_read_is_not_known_to_command():
+    permit = Permit(Publishing(), topic='controller', field='mode', value=5, timeout=60.0)
+    for message, denied in (
+        (types.SimpleNamespace(mode=5), False),
+        (types.SimpleNamespace(mode=3), True),
+        (types.SimpleNamespace(), False),
+        (types.SimpleNamespace(mode=3), True),
+    ):
+        permit._take(message)
+        assert permit.denied == denied
+        assert bool(permit.reason) == (vars(message) != {'mode': 5})
 
 
 def test_a_type_that_is_not_installed_is_named():

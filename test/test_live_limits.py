@@ -48,6 +48,7 @@ def test_a_limit_may_be_raised_again_but_not_beyond_what_was_configured(rig):
     ('name', 'value', 'words'),
     [
         ('base__max_acceleration', [5.0, 5.0, 5.0], 'base.max_acceleration'),
+        ('base__max_acceleration', [0.01, 0.5, 0.5], 'a stop would take up to'),
         ('left_gripper__position_limits', [0.0, 0.2], 'left_gripper.position_limits'),
         ('base__max_velocity', [0.1, 0.1], 'expected 3 numbers'),
         ('base__max_velocity', [0.1, -0.1, 0.1], r'number > 0'),

@@ -192,13 +192,26 @@ def test_trajectories_that_are_later_than_they_begin_are_put_off_until_they_are_
     assert times == pytest.approx([0.02, 0.04])
 
 
-def test_a_trajectory_that_can_never_be_in_time_is_sent_all_the_same():
+@pytest.mark.parametrize('slow', [0.04, 0.1])
+def test_a_trajectory_that_is_never_in_time_is_sent_in_the_end_but_not_after_a_standstill(slow):
     node, wire = _wire(arm='joint_trajectory')
     way = Trajectory(times=np.array([0.5]), positions=np.ones((1, 2)), velocities=np.zeros((1, 2)))
     moved = dataclasses.replace(tick(arm=np.zeros(2)), trajectories={'arm': way}, begins_in=0.0)
     clock = itertools.count(1)
-    wire.send(moved, STAMP, lambda: 0.1 * next(clock))
-    assert len(node.log) == 1
+    not_sent = wire.send(moved, STAMP, lambda: slow * next(clock))
+    assert (len(node.log), not_sent) == ((1, []) if slow < 0.05 else (0, ['arm']))
+
+
+def test_a_trajectory_that_is_not_to_be_sent_any_more_is_not():
+    node, wire = _wire(arm='joint_trajectory')
+    way = Trajectory(times=np.array([0.5]), positions=np.ones((1, 2)), velocities=np.zeros((1, 2)))
+    moved = dataclasses.replace(tick(arm=np.zeros(2)), trajectories={'arm': way}, begins_in=0.0)
+
+    def put_off(tick, names, late):
+        return dataclasses.replace(tick, trajectories={}, begins_in=np.inf)
+
+    assert wire.send(moved, STAMP, lambda: 0.01, put_off) == []
+    assert not node.log
 
 
 def test_zeros_go_to_velocities_and_never_to_positions():

@@ -495,6 +495,24 @@ def test_a_rejected_goal_is_told_and_does_not_block_the_next(failures):
     assert client.goals == ['a', 'b']
 
 
+def test_a_trajectory_that_is_rejected_ends_the_one_before_too(failures):
+    client = _Client()
+    made = channel(client, failures, one_at_a_time=False)
+    made.send('a')
+    client.accept()
+    made.send('b')
+    client.accept(accepted=False)
+    assert failures == ['the goal was rejected']
+    assert client.cancelled == ['a']
+    client.results[0].set_result(
+        types.SimpleNamespace(
+            status=GoalStatus.STATUS_CANCELED, result=types.SimpleNamespace(error_string='')
+        )
+    )
+    assert not made.taken
+    assert len(failures) == 1
+
+
 def test_a_goal_that_fails_is_told_with_the_controllers_words(failures):
     client = _Client()
     channel(client, failures).send('a')

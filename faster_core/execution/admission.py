@@ -66,8 +66,8 @@ class Admission:
         """Count a chunk that was taken; older ones are refused from now on."""
         self._came(chunk.sequence_id)
         self.num_accepted += 1
-        self._violations = 0
         if chunk.num_steps:
+            self._violations = 0
             self._last_stamp, self._last_levels = chunk.stamp, _levels(chunk)
         elif self._last_stamp < (stamp := min(chunk.stamp, now)):
             self._last_stamp, self._last_levels = stamp, math.inf

@@ -14,8 +14,10 @@ class Continuity:
     """Remembers who may have moved the robot meanwhile.
 
     Where commands still go out the set-point stays: feedback lags behind it, and a jump back would
-    be one of the robot. Not where others may have moved it: we were silent (no trajectory goes out
-    when it is at its end), nothing was measured for a while, or it is found too far away.
+    be one of the robot. Not where others may have moved it: we were silent, nothing was measured
+    for a while, or it is found too far away. Nothing goes out either when a trajectory is at its
+    end: it goes on from there if it is found near, after an enable only as long as feedback may
+    lag.
     """
 
     def __init__(self, positions: Iterable[str], trajectories: Iterable[str]) -> None:
@@ -42,10 +44,23 @@ class Continuity:
         self._silent = set(self._positions)
 
     def anew(
-        self, motion: Motion, measured: Mapping[str, np.ndarray], config: DispatcherConfig
+        self,
+        motion: Motion,
+        measured: Mapping[str, np.ndarray],
+        config: DispatcherConfig,
+        *,
+        going: bool,
     ) -> dict[str, np.ndarray]:
-        """Return the measured positions that motion has to begin anew from, component -> [d]."""
-        return {n: v for n, v in measured.items() if self._is_elsewhere(n, v, motion, config)}
+        """Return the measured positions that motion has to begin anew from, component -> [d].
+
+        Args:
+            motion: what was commanded.
+            measured: component -> [d].
+            config: how far away is too far, and how old feedback may be.
+            going: a plan was followed before, and motion was not disabled since.
+        """
+        is_elsewhere = self._left_its_end if going else self._is_elsewhere
+        return {n: v for n, v in measured.items() if is_elsewhere(n, v, motion, config)}
 
     def planned(self) -> None:
         """Take that a plan began from what was measured."""
@@ -58,6 +73,18 @@ class Continuity:
             return True
         if not motion.at_rest(name):
             return False
-        limit = config.components[name].max_start_offset
-        away = (np.abs(motion.command(name) - measured) > limit).any()
-        return name in self._trajectories or bool(away)
+        if name in self._trajectories and motion.stood_for(name) > config.feedback_timeout:
+            return True
+        return _away(name, measured, motion, config)
+
+    def _left_its_end(
+        self, name: str, measured: np.ndarray, motion: Motion, config: DispatcherConfig
+    ) -> bool:
+        if name not in self._trajectories or motion.stood_for(name) < 0.0:
+            return False
+        return name in self._lost or _away(name, measured, motion, config)
+
+
+def _away(name: str, measured: np.ndarray, motion: Motion, config: DispatcherConfig) -> bool:
+    limit = config.components[name].max_start_offset
+    return bool((np.abs(motion.place(name) - measured) > limit).any())

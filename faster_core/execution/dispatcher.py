@@ -37,6 +37,10 @@ __all__ = ['Dispatcher', 'DispatcherConfig']
 CLOCK_TOLERANCE = 0.05
 # A clock that stood still for so long (seconds at the nominal rate) is paused.
 PAUSE_AFTER = 0.2
+# A clock that comes in steps may have held back so much (s) of the time that passed.
+MAX_HELD_BACK = 0.03
+# Two spans of time that differ by less (s) are the same.
+_SAME_TIME = 1e-4
 # A late tick moves a set-point by at most so many nominal periods (at full speed, if it is a
 # position that every tick sends).
 MAX_TICK_PERIODS = 3.0
@@ -90,6 +94,7 @@ class Dispatcher:
         self._now = -np.inf
         self._last_tick: float | None = None
         self._still_ticks = 0
+        self._held_back = 0.0  # of the time that passed, by the clock
         self._idle_since: float | None = None
         self._moved_at: dict[str, float] = {}  # component -> when it moved last
         # Seconds from a tick's time until its trajectories are sent, as who sends them says: of a
@@ -144,9 +149,19 @@ class Dispatcher:
         self._message = 'waiting for the first chunk'
         return Answer(success=True, message='enabled (was disabled)')
 
-    def stop(self, now: float, reason: str = 'stop') -> Answer:
-        """Stop and stay stopped until `reset`; a second stop keeps the first reason."""
+    def stop(self, now: float, reason: str = 'stop', failed: Collection[str] = ()) -> Answer:
+        """Stop and stay stopped until `reset`; a second stop keeps the first reason.
+
+        Args:
+            now: the time.
+            reason: why.
+            failed: components whose controllers gave their trajectory up: they hold where they
+                are, which is not where they should be by now, and get no way to rest from there.
+        """
         self._advance(now)
+        if self._motion is not None:
+            self._motion.stand(failed)
+            self._continuity.lost(failed)
         if self._stop_reason:
             return Answer(success=True, message=f'already stopped ({self._stop_reason})')
         self._latch(reason)
@@ -267,15 +282,20 @@ class Dispatcher:
         measured = self._feedback.positions()
         if self._motion is None:
             self._motion = Motion(self._embodiment, self._config, measured, self._sampled)
-        elif not self._started:
-            anew = self._continuity.anew(self._motion, measured, self._config)
+        else:
+            going = self._started
+            anew = self._continuity.anew(self._motion, measured, self._config, going=going)
             self._motion.restart(anew)
         self._continuity.planned()
         anchor = now if not self._started or self._last_tick is None else self._last_tick
+        commanded = self._motion.set_point()
+        if self._covers() and anchor <= self._plan.end:
+            # What switches goes on to where it was going.
+            commanded = np.where(self._switching, self._plan.sample(anchor), commanded)
         self._started = True
         self._plan = splice(
             old=self._plan,
-            anchor=(anchor, self._motion.set_point()),
+            anchor=(anchor, commanded),
             times=chunk.row_times[dropped:],
             values=chunk.values[dropped:],
             rest=self._motion.rest(),
@@ -309,13 +329,14 @@ class Dispatcher:
             self._latch(FEEDBACK_STALE, stale)
         most = MAX_TICK_PERIODS / self._config.dispatch_rate
         late = silence > most
+        known = passed
         if self._motion is not None:
             if passed is None:
                 passed = 0.0 if self._last_tick is None else max(self._now - self._last_tick, 0.0)
                 # The clock may have jumped while controllers did not, but not if it took so long.
                 passed = min(passed, max(silence, most))
             self._motion.go_on(passed)
-        action, components, message = self._move(silence if late else 0.0)
+        action, components, message = self._move(silence if late else 0.0, known)
         self._last_tick = self._now
         plan = self._plan
         commands = {c.name: self._command(c.name) for c in self._embodiment.action}
@@ -345,13 +366,22 @@ class Dispatcher:
             ),
         )
 
-    def _move(self, silence: float) -> tuple[Action, tuple[str, ...], str]:
-        """Move the set-points by one tick; returns action, components at fault and message."""
+    def _move(self, silence: float, known: float | None) -> tuple[Action, tuple[str, ...], str]:
+        """Move the set-points by one tick; returns action, components at fault and message.
+
+        Args:
+            silence: seconds over which speeds brake.
+            known: seconds that have passed since the last tick, if the clock is not to be trusted.
+        """
         nominal = 1.0 / self._config.dispatch_rate
         passed = nominal if self._last_tick is None else self._now - self._last_tick
         self._still_ticks = self._still_ticks + 1 if passed <= 0 else 0
         paused = self._still_ticks * nominal >= PAUSE_AFTER
         dt = min(passed, MAX_TICK_PERIODS * nominal)
+        if known is not None:  # limits are those of the time that passed
+            room = known + self._held_back
+            dt = min(dt, room + _SAME_TIME)
+            self._held_back = min(max(room - max(dt, 0.0), 0.0), MAX_HELD_BACK)
         names = tuple(c.name for c in self._embodiment.action)
         active = self._enabled and self._started
         if self._covers() and not paused:
@@ -403,7 +433,7 @@ class Dispatcher:
 
     def _goals(self, commands: Mapping[str, np.ndarray | None]) -> dict[str, np.ndarray | None]:
         """Return where positions are to go; what is not followed any more keeps its goal."""
-        if self._covers():
+        if self._covers() and not self._plan.at_anchor(self._now):
             self._row_goals = self._motion.in_range(self._plan.sample(self._now))
         self._row_goals = {n: v for n, v in self._row_goals.items() if commands[n] is not None}
         return {n: self._row_goals.get(n) for n in self._positions}
@@ -416,14 +446,21 @@ class Dispatcher:
 
         Args:
             tick: the newest one.
-            names: whose trajectories were not sent yet.
+            names: whose trajectories were not sent yet. They are missing in what is returned if
+                nothing is to be sent any more.
             begins_in: seconds from its time until they can be there.
         """
-        later = [n for n in names if self._motion.may_begin_later(n)]
+        free = [n for n in names if n not in self._taken]
+        later = [n for n in free if self._motion.may_begin_later(n)]
         made, begins_in = self._make_trajectories(later, begins_in)
-        return dataclasses.replace(
-            tick, trajectories={**tick.trajectories, **made}, begins_in=begins_in
-        )
+        others = set(later) | self._taken
+        kept = {n: t for n, t in tick.trajectories.items() if n not in others}
+        return dataclasses.replace(tick, trajectories=kept | made, begins_in=begins_in)
+
+    def not_sent(self, names: Collection[str]) -> None:
+        """Take that trajectories of the newest tick were not sent: the next tick makes others."""
+        self._motion.not_sent(names)
+        self._turned = True
 
     def _new_trajectories(self) -> tuple[dict[str, Trajectory], float]:
         """Return what replaces the trajectories sent before, if something turned, and when."""
@@ -474,7 +511,7 @@ class Dispatcher:
         before = self._now
         if math.isfinite(now):
             self._now = now
-        self._last_tick, self._still_ticks = None, 0
+        self._last_tick, self._still_ticks, self._held_back = None, 0, 0.0
         self._feedback.clear()
         self._moved_at.clear()
         self._admission.clock_set_back()

@@ -44,7 +44,14 @@ class Followed:
         """Return that of a controller that stands at a place [d]."""
         rest = np.zeros_like(position)
         way = Trajectory(times=np.ones(1), positions=position[None], velocities=rest[None])
-        return cls((position, rest), way)
+        made = cls((position, rest), way)
+        made._passed = 1.0
+        return made
+
+    @property
+    def stood_for(self) -> float:
+        """Seconds since it came to its end; negative until then."""
+        return self._passed - float(self._path.times[-1])
 
     def go_on(self, seconds: float) -> None:
         """Let time pass."""

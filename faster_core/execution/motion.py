@@ -68,7 +68,8 @@ class Motion:
 
     def _begin_anew(self, name: str) -> None:
         if name in self._followed:
-            self._followed[name] = Followed.standing(self._limiters[name].position)
+            standing = Followed.standing(self._limiters[name].position)
+            self._followed[name] = self._replaced[name] = standing
 
     def command(self, name: str) -> np.ndarray:
         """Return what is commanded now for one component, [d]."""
@@ -94,6 +95,24 @@ class Motion:
         """Whether a component's set-point does not move (any more)."""
         return self._limiters[name].at_rest
 
+    def stood_for(self, name: str) -> float:
+        """Return the seconds since a controller came to the end of its trajectory, or less than 0.
+
+        Nothing is sent from then on, so it may have been moved.
+        """
+        return self._followed[name].stood_for
+
+    def place(self, name: str) -> np.ndarray:
+        """Return where a position component is by what was commanded, [d]."""
+        if name in self._followed:
+            return self._followed[name].in_seconds(0.0)[0]
+        return self.command(name)
+
+    def not_sent(self, names: Iterable[str]) -> None:
+        """Take that these trajectories, made last, were not sent: the ones before go on."""
+        for name in names:
+            self._followed[name] = self._replaced[name]
+
     def go_on(self, seconds: float) -> None:
         """Take that so much time has passed for controllers that follow trajectories."""
         for followed in self._followed.values():
@@ -116,6 +135,9 @@ class Motion:
     ) -> dict[str, Trajectory]:
         """Return how position components go on: along `plan`, or to rest without one.
 
+        Without a plan nothing is to be done about a controller that has come to its end: it stands
+        there, or has been moved since.
+
         A trajectory begins where the controller is on the last one, which is not where the
         set-point is: that catches up with a plan by other steps, and has lost speed already in the
         tick in which it begins to brake. (With bounded jerk it begins at the set-point, as the
@@ -131,9 +153,11 @@ class Motion:
             again: those made last, at the same time, were not sent.
         """
         names, limiters = list(names), {}
+        if again:
+            self.not_sent(names)
         for name in names:
-            if again:
-                self._followed[name] = self._replaced[name]
+            if plan is None and self.stood_for(name) >= 0.0:
+                continue
             limiter = self._limiters[name]
             if limiter.sampled:
                 limiter = limiter.starting_at(*self._followed[name].in_seconds(ahead))

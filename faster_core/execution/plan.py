@@ -69,6 +69,10 @@ class Plan:
         """Return how many rows of the newest chunk have fallen due."""
         return int(np.count_nonzero(self.times[self.first_row :] <= now + _SAME_TIME))
 
+    def at_anchor(self, t: float) -> bool:
+        """Whether none of its rows has fallen due: it only says where it begins."""
+        return t + _SAME_TIME < self.times[min(1, len(self.times) - 1)]
+
     def sample(self, t: float) -> np.ndarray:
         """Return the set-point [D] at time t; the nearest knot outside of the plan."""
         right = int(np.searchsorted(self.times, t + _SAME_TIME, side='right'))

@@ -93,7 +93,7 @@ class Authority:
         """
         if self._takeover.commands:
             return True
-        return self._permit is not None and bool(self._permit.reason) and not self._permit.unheard
+        return self._permit is not None and self._permit.denied
 
     def why_not_enable(self) -> str:
         """Return why motion may not be enabled now; empty if it may."""

@@ -48,6 +48,12 @@ class Permit:
         return self._heard is None or time.perf_counter() - self._heard > self._timeout
 
     @property
+    def denied(self) -> bool:
+        """Whether the remote control says that the robot is moved by something else."""
+        problem = self._topic.problem or self._problem
+        return not problem and not self.unheard and self._found != self._value
+
+    @property
     def reason(self) -> str:
         """Why the robot may not be moved by programs; empty if it may."""
         if problem := self._topic.problem or self._problem:

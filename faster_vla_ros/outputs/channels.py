@@ -171,7 +171,7 @@ class ActionChannel:
         # A server that answered a newer goal is there, and follows that one.
         if unanswered > max(self._cancelled, self._answered_up_to):
             self._send_again(unanswered)
-            self._on_failure('the controller does not answer')
+            self._fail('the controller does not answer')
 
     def _ask_new_servers(self) -> None:
         """Ask for the results of all goals when there is a new server, which may not know them."""
@@ -196,9 +196,15 @@ class ActionChannel:
         """Drop what waits and cancel what is on its way."""
         self.forget()
         self._cancelled = self._newest
-        newest = self._on_their_way.get(self._newest)
-        if newest is not None and newest.handle is not None:
-            newest.handle.cancel_goal_async()
+        for goal in self._on_their_way.values():
+            if goal.handle is not None:
+                goal.handle.cancel_goal_async()
+
+    def _fail(self, why: str) -> None:
+        """Tell of a failure. Nobody may follow the goal before one that failed any longer."""
+        if not self._one_at_a_time:
+            self.cancel()
+        self._on_failure(why)
 
     def _without_server(self) -> None:
         lost = bool(self._on_their_way)
@@ -212,7 +218,7 @@ class ActionChannel:
             failed = lost or self._waiting is not None
             self._waiting = None
         if failed:
-            self._on_failure('there is no server')
+            self._fail('there is no server')
 
     def _send_again(self, number: int) -> None:
         """Let the newest goal wait once more, unless another one does or it was forgotten."""
@@ -231,7 +237,7 @@ class ActionChannel:
                 self._not_before = time.perf_counter() + RETRY
             self._send_again(number)
             self._ended(number)
-            self._on_failure('the goal was rejected')
+            self._fail('the goal was rejected')
             return
         self._on_their_way[number] = _Goal(handle=handle)
         if number <= self._cancelled:
@@ -244,7 +250,7 @@ class ActionChannel:
         answer = future.result()
         if answer.status == GoalStatus.STATUS_UNKNOWN and self._cancelled < number == self._newest:
             self._send_again(number)
-            self._on_failure('the controller does not know the goal: it was started anew')
+            self._fail('the controller does not know the goal: it was started anew')
         self._ended(number)
         self._judge(number, answer.status, getattr(answer.result, 'error_string', ''))
 
@@ -259,7 +265,7 @@ class ActionChannel:
                 return
             self.taken = True
             text = f'cancelled by somebody else{f" ({text})" if text else ""}'
-        self._on_failure(f'the goal did not succeed: {text or f"status {status}"}')
+        self._fail(f'the goal did not succeed: {text or f"status {status}"}')
 
     def _ended(self, number: int) -> None:
         self._on_their_way.pop(number, None)

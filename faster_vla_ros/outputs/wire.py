@@ -16,7 +16,7 @@ from faster_vla_ros.outputs.channels import ActionChannel, servers_of, TopicChan
 from faster_vla_ros.outputs.protocol import GOAL, is_action, Output, OutputConfig, TRAJECTORY
 
 # A trajectory that is later than its beginning by more than so many seconds is put off, at most so
-# many times per tick, and not after so many seconds: nothing else is done meanwhile.
+# many times per tick, as nothing else is done meanwhile. After so many seconds it is not sent.
 LATE, MOST_PUT_OFF, TOO_LATE = 0.002, 3, 0.2
 
 
@@ -75,7 +75,7 @@ class Wire:
         stamp: Time,
         passed: Callable[[], float] = lambda: 0.0,
         put_off: Callable[[Tick, Collection[str], float], Tick] = lambda tick, *_: tick,
-    ) -> None:
+    ) -> list[str]:
         """Send what a tick commands.
 
         Args:
@@ -86,6 +86,9 @@ class Wire:
             put_off: called if that was longer than planned, with the tick, the components that
                 are not sent yet, and those seconds; returns a tick whose trajectories begin later
                 (`Dispatcher.put_off`).
+
+        Returns:
+            Components whose trajectories were not sent: this process stood still meanwhile.
         """
         values: dict[str, Any] = {}
         stopped = tick.state.action is Action.STOP
@@ -114,11 +117,17 @@ class Wire:
             while TOO_LATE > (late := passed()) > tick.begins_in + LATE and left:
                 tick, left = put_off(tick, waiting[i:], late), left - 1
                 ways |= self._encoded_ways(tick, waiting[i:], stamp)
+            if late >= TOO_LATE:
+                return waiting[i:]
+            if name not in tick.trajectories:
+                continue
             self._outputs[name].leave(ways[name], tick.trajectories[name], late)
             self._channels[name].send(ways[name])
+        return []
 
     def _encoded_ways(self, tick: Tick, names: Sequence[str], stamp: Time) -> dict[str, Any]:
-        return {n: self._outputs[n].message(tick.trajectories[n], stamp) for n in names}
+        ways = tick.trajectories
+        return {n: self._outputs[n].message(ways[n], stamp) for n in names if n in ways}
 
     def look(self) -> None:
         """Look for goals that are not answered; called five times a second while we listen."""

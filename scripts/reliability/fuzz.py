@@ -3,17 +3,18 @@
     python -m scripts.reliability.fuzz --chunks 100000 --json docs/results/fuzz.json
 
 In process and with simulated time. Chunks are messages, so the conversion is part of what is
-tried. Two arms go out as trajectories beside the ticks, so both are judged. Ticks are uneven, and
-limits are made stricter and given back on the way. Then the same with ticks so late that speeds
-brake over the silence; with limits on jerk; and with one limit, or the blend, taken out of the
-dispatcher's configuration only: the observer must notice.
+tried. Two arms go out as trajectories, followed by a controller, and the robot is where that is;
+all else goes out tick by tick. Ticks are uneven, and limits are made stricter and given back on
+the way. Then the same with the arms tick by tick, too; with ticks so late that speeds brake over
+the silence; with limits on jerk; and with one limit, or the blend, taken out of the dispatcher's
+configuration only: the observer must notice.
 """
 
 from __future__ import annotations
 
 import argparse
 import collections
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 import pathlib
 import sys
 import time
@@ -30,7 +31,7 @@ from faster_vla_ros.conversions import chunk_from_message
 from scripts.reliability import reporting
 from scripts.reliability.hostile import HostileChunks, SILENCE
 from scripts.reliability.observer import BlendObserver, columns, LimitObserver, read_limits
-from scripts.reliability.trajectories import Points, Reference
+from scripts.reliability.trajectories import Reference
 
 ROOT = pathlib.Path(__file__).resolve().parents[2]
 ROBOT = ROOT / 'config' / 'robots' / 'r1_lite.yaml'
@@ -48,6 +49,7 @@ UNEVEN = (1.0, 1.0, 1.0, 1.0, 0.5, 1.7, 2.9)
 # Nothing but ticks is judged here: what a controller makes of a trajectory goes on in a silence.
 # With limits on jerk the observer's accelerations, which are of whole ticks, want even ones.
 VARIANTS = {
+    'no trajectories': {'trajectories': ()},
     'late ticks': {'trajectories': (), 'periods': (*UNEVEN, 7.0)},
     'limits on jerk': {'trajectories': (), 'periods': (1.0,), 'changes': JERK},
 }
@@ -75,7 +77,7 @@ class Fuzz:
         Args:
             seed: of everything random.
             changes: of the robot file's parameters, of which only the dispatcher hears.
-            trajectories: components that go out as trajectories, too.
+            trajectories: components that go out as trajectories.
             periods: between two ticks, one as likely as another.
         """
         self._periods = periods
@@ -102,11 +104,9 @@ class Fuzz:
             for n, v in limits.items()
             if v.position
         }
-        self.commanded: np.ndarray | None = None
-        self.speed = {n: np.zeros_like(limits[n].lower) for n in trajectories}
-        # What a controller that gets the trajectories does.
-        self.followed: dict[str, Reference] = {}
-        self.followed_ns, self.enabled_anew = 0, False
+        # What a controller that gets the trajectories does, which is where the robot is.
+        self.followed = {n: Reference(self.measured[n]) for n in trajectories}
+        self.followed_ns = 0
         self.outcomes: collections.Counter = collections.Counter()
         self.sent: collections.Counter = collections.Counter()
         self.executed = self.num_changes = 0
@@ -145,7 +145,6 @@ class Fuzz:
         if not answer.success:
             self.dispatcher.reset(self.now)
             answer = self.dispatcher.enable(True, self.now)
-        self.enabled_anew |= answer.message != 'already enabled'
 
     def _prepare(self, kind: str) -> None:
         """Bring about what a kind is of, beside its message."""
@@ -177,7 +176,6 @@ class Fuzz:
             )
             self.outcomes[report.reason] += 1
             return
-        before = self._rest()
         report = self.dispatcher.on_chunk(chunk, self.now)
         self.outcomes[report.reason or 'accepted'] += 1
         if not report.accepted:
@@ -186,72 +184,45 @@ class Fuzz:
             self.blend.forget()
             return
         self.executed += 1
-        if self.enabled_anew:
-            # What stands begins anew where it is measured: here at the set-point.
-            moving = [n for n, speed in self.speed.items() if speed.any()]
-            self.followed = {n: f for n, f in self.followed.items() if n in moving}
-            self.enabled_anew = False
         rows = slice(report.rows_dropped, None)
         anchor = self.dispatcher.plan.times[0]
         commanded = self.dispatcher.plan.values[0]
-        rest = commanded.copy() if before is None else before
+        rest = self.dispatcher._motion.rest()
         self.blend.splice(anchor, commanded, rest, chunk.row_times[rows], chunk.values[rows])
         self.pure = True
-
-    def _rest(self) -> np.ndarray | None:
-        motion = self.dispatcher._motion
-        return None if motion is None else motion.rest()
 
     # --- ticks --------------------------------------------------------------------------------
 
     def _tick(self) -> None:
         late = float(self.rng.choice(self._periods))
         self.now += late * self.period
+        self.followed_ns += round(late * self.period * 1e9)
+        for name, followed in self.followed.items():
+            self.measured[name] = followed.at(self.followed_ns)[0]
         self._measure()
         tick = self.dispatcher.tick(self.now, late * self.period)
         if tick.state.action is not Action.FOLLOW:
             self.pure = False
         if tick.state.action not in (Action.FOLLOW, Action.LIMIT):
             self.blend.forget()
-        row, stood = np.zeros(self.embodiment.action_dim), dict(self.measured)
+        row = np.zeros(self.embodiment.action_dim)
         for name, values in tick.commands.items():
             if values is None:
                 self.limits.silent(name, self.now)
-                self.followed.pop(name, None)
-                if name in self.speed:
-                    self.speed[name] = np.zeros_like(self.speed[name])
+                continue
+            row[self.slices[name]] = values
+            if name in self.followed:
                 continue
             self.limits.see(name, self.now, values)
-            row[self.slices[name]] = values
             if name in self.measured:
-                if name in self.speed:
-                    self.speed[name] = (values - self.measured[name]) / (late * self.period)
                 self.measured[name] = values.copy()
-        self.followed_ns += round(late * self.period * 1e9)
         for name, way in tick.trajectories.items():
             points = (way.times, way.positions, way.velocities)
-            anew = Reference(stood[name])
-            followed = self.followed.setdefault(name, anew)
-            starts = [
-                followed.at(self.followed_ns),
-                (stood[name], np.zeros_like(stood[name])),
-                (self.measured[name], self.speed[name]),
-            ]
-            self._see_trajectory(name, points, starts)
+            followed = self.followed[name]
+            self.limits.see_trajectory(name, self.now, points, followed.at(self.followed_ns))
             followed.follow(self.followed_ns, points)
         if self.pure:
             self.blend.compare(self.now, row, np.full(len(row), 2e-3))
-
-    def _see_trajectory(self, name: str, points: Points, starts: Sequence[Any]) -> None:
-        """Judge a trajectory from where it may begin: the last one, rest, or the set-point."""
-        violations = self.limits.violations
-        for start in starts:
-            found = len(violations)
-            self.limits.see_trajectory(name, self.now, points, start)
-            if len(violations) == found:
-                return
-            if start is not starts[-1]:
-                del violations[found:]
 
     def report(self) -> dict[str, Any]:
         """Return the figures."""
