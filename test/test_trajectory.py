@@ -524,6 +524,27 @@ def test_a_chunk_is_sent_as_a_trajectory_once():
     sane(ticks[0].trajectories['arm'], PERIOD)
 
 
+@pytest.mark.parametrize('end', [False, True])
+@pytest.mark.parametrize('stall', [0.1, 0.3])
+def test_with_bounded_jerk_a_late_tick_leaves_nothing_out(stall, end):
+    rig = Rail(arm__max_jerk=[40.0, 80.0])
+    controller = Controller(rig)
+    way = 0.04 * np.arange(1, 9)[:, None] * np.ones(2)
+    assert rig.send(rows(arm=way)).accepted
+    for _ in range(15):
+        controller.take([rig.tick()])
+    rig.now += stall
+    place, speed = controller.at(rig.now)
+    rig.measured['arm'] = place
+    rig.feed()
+    if end:
+        rig.dispatcher.stop(rig.now)
+    else:
+        assert rig.send(rows(arm=place + way), stamp=rig.now).accepted
+    made = rig.dispatcher.tick(rig.now, stall, passed=stall).trajectories['arm']
+    assert np.abs((made.positions[0] - place) / made.times[0] - speed).max() < 0.3
+
+
 def test_a_chunk_without_rows_moves_nothing_before_the_first_one_after_an_enable():
     rig = Rail()
     assert rig.send(rows(arm=0.05 * np.arange(8)[:, None] * np.ones(2))).accepted

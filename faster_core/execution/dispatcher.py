@@ -377,11 +377,11 @@ class Dispatcher:
         passed = nominal if self._last_tick is None else self._now - self._last_tick
         self._still_ticks = self._still_ticks + 1 if passed <= 0 else 0
         paused = self._still_ticks * nominal >= PAUSE_AFTER
-        dt = min(passed, MAX_TICK_PERIODS * nominal)
         if known is not None:  # limits are those of the time that passed
             room = known + self._held_back
-            dt = min(dt, room + _SAME_TIME)
-            self._held_back = min(max(room - max(dt, 0.0), 0.0), MAX_HELD_BACK)
+            passed = min(passed, room + _SAME_TIME)
+            self._held_back = min(max(room - max(passed, 0.0), 0.0), MAX_HELD_BACK)
+        dt = min(passed, MAX_TICK_PERIODS * nominal)
         names = tuple(c.name for c in self._embodiment.action)
         active = self._enabled and self._started
         if self._covers() and not paused:
@@ -389,7 +389,9 @@ class Dispatcher:
                 return Action.FOLLOW, (), ''
             before, target = self._plan.sample(self._now - dt), self._plan.sample(self._now)
             late = (self._plan.sample(self._now - passed), passed) if passed > dt else None
-            limited = self._motion.follow(before, target, dt, late=late, silence=silence)
+            limited = self._motion.follow(
+                before, target, dt, late=late, known=known is not None, silence=silence
+            )
             if limited:
                 after = f' after {silence:.2f} s of silence' if silence else ''
                 return Action.LIMIT, limited, f'limits reached{after}: {", ".join(limited)}'
@@ -402,7 +404,9 @@ class Dispatcher:
             # Before braking: what comes to rest now must still be told so, however late the tick.
             self._moved_at |= {n: self._now for n in names if not self._motion.at_rest(n)}
             # A clock that stands still must not keep the base moving: brake by the tick.
-            self._motion.settle(dt if dt > 0 else nominal, passed, silence)
+            self._motion.settle(
+                dt if dt > 0 else nominal, passed, known=known is not None, silence=silence
+            )
         if self._stop_reason:
             return Action.STOP, self._stop_components or names, self._stop_reason
         if not active:

@@ -33,8 +33,9 @@ class Motion:
             measured: positions, component -> [d].
             sampled: positions that every tick sends. Between ticks they stand still: what a late
                 one moves, it moves in all the time since the last. Other positions have a
-                trajectory that goes on; they stay behind it by what a late tick leaves out, as
-                the clock may as well have jumped while their controller did not.
+                trajectory that goes on; unless it is known that the time has passed they stay
+                behind it by what a late tick leaves out, as the clock may as well have jumped
+                while their controller did not.
         """
         self._sampled = frozenset(sampled)
         self._slices = embodiment.action_slices
@@ -194,6 +195,7 @@ class Motion:
         dt: float,
         *,
         late: tuple[np.ndarray, float] | None = None,
+        known: bool = False,
         silence: float = 0.0,
     ) -> tuple[str, ...]:
         """Move towards a target [D] that was `before` [D] one tick of `dt` seconds ago.
@@ -203,6 +205,7 @@ class Motion:
             target: the target now.
             dt: seconds to move for.
             late: if more time has passed since the last tick, the target then, and the seconds.
+            known: that time has passed for controllers, too.
             silence: seconds after which speeds are no longer followed but brake, over all of
                 them; 0: none.
 
@@ -218,22 +221,33 @@ class Motion:
             elif late is not None and name in self._sampled:
                 start, passed = late
                 held = limiter.step(start[at], target[at], passed, share=dt / passed)
+            elif late is not None and known and name in self._followed:
+                start, passed = late
+                held = limiter.step(start[at], target[at], passed)
             else:
                 held = limiter.step(before[at], target[at], dt)
             if held:
                 limited.append(name)
         return tuple(limited)
 
-    def settle(self, dt: float, passed: float = 0.0, silence: float = 0.0) -> None:
+    def settle(
+        self, dt: float, passed: float = 0.0, *, known: bool = False, silence: float = 0.0
+    ) -> None:
         """Brake for one tick of `dt` seconds and stay there: never back to an earlier place.
 
         Args:
             dt: seconds to brake for.
             passed: seconds since the last tick, if these are more.
+            known: they have passed for controllers, too.
             silence: seconds for which speeds brake instead; 0: as long as everything else.
         """
         for name, limiter in self._limiters.items():
             speeds = isinstance(limiter, VelocityLimiter)
+            if known and passed > dt and name in self._followed and not limiter.sampled:
+                # Its controller went on until now; how it accelerates is not known.
+                limiter.stand()
+                limiter.position, limiter.velocity = self._followed[name].in_seconds(0.0)
+                continue
             limiter.settle(silence if silence and speeds else dt)
             if passed > dt and name in self._sampled:
                 limiter.slow(passed / dt)

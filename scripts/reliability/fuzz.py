@@ -200,7 +200,8 @@ class Fuzz:
         for name, followed in self.followed.items():
             self.measured[name] = followed.at(self.followed_ns)[0]
         self._measure()
-        tick = self.dispatcher.tick(self.now, late * self.period)
+        passed = late * self.period
+        tick = self.dispatcher.tick(self.now, passed, passed=passed)
         if tick.state.action is not Action.FOLLOW:
             self.pure = False
         if tick.state.action not in (Action.FOLLOW, Action.LIMIT):
