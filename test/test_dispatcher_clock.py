@@ -49,6 +49,14 @@ def test_after_a_silence_speeds_have_braked_all_the_while_and_begin_from_there(g
     assert following[-1] > after
 
 
+def test_a_silence_is_as_long_as_the_stamps_say():
+    rig = Rig()
+    rig.drive(0.5)
+    before = rig.drive(0.1).commands['base'][0]
+    after = rig.tick(0.1, silence=0.102).commands['base'][0]
+    assert after == pytest.approx(before - 0.1, abs=1e-9)
+
+
 def test_after_a_silence_positions_go_on_as_after_any_late_tick():
     places = []
     for silence in (0.0, 0.2):

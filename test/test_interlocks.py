@@ -341,11 +341,12 @@ def _button(timeout=0.0, **options):
 @pytest.mark.skipif(not message_info.SUPPORTED, reason='Humble does not say when it came')
 def test_what_waited_to_be_heard_does_not_lengthen_the_silence(monkeypatch):
     now = [100.0]
-    clocks = types.SimpleNamespace(
-        perf_counter=lambda: now[0], time_ns=lambda: round((1000.0 + now[0]) * 1e9)
+    wall = types.SimpleNamespace(
+        now=lambda: types.SimpleNamespace(nanoseconds=round((1000.0 + now[0]) * 1e9))
     )
-    monkeypatch.setattr(estop_module, 'time', clocks)
-    monkeypatch.setattr(message_info, 'time', clocks)
+    monkeypatch.setattr(message_info, '_wall', wall)
+    steady = types.SimpleNamespace(perf_counter=lambda: now[0])
+    monkeypatch.setattr(estop_module, 'time', steady)
     estop, take = _button(timeout=0.5)
     now[0] = 101.0
     assert estop.reason == 'estop_silent'

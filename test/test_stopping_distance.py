@@ -317,7 +317,7 @@ def test_a_bag_cut_off_in_the_middle_of_a_motion_stops_earlier_by_what_was_cut(l
 
 
 def test_a_dispatcher_that_does_not_brake_is_noticed(cut, monkeypatch):
-    monkeypatch.setattr(Motion, 'settle', lambda motion, *_: None)
+    monkeypatch.setattr(Motion, 'settle', lambda motion, *_, **__: None)
     with pytest.raises(AssertionError, match='never came to rest'):
         assert_stops(replay(cut), *chunks_of(cut)[-1])
 

@@ -39,8 +39,8 @@ CLOCK_TOLERANCE = 0.05
 PAUSE_AFTER = 0.2
 # A clock that comes in steps may have held back so much (s) of the time that passed.
 MAX_HELD_BACK = 0.03
-# Two spans of time that differ by less (s) are the same.
-_SAME_TIME = 1e-4
+# Two spans of time that differ by less (s) are the same; by two clocks, read one after the other.
+_SAME_TIME, _AS_LONG = 1e-4, 5e-3
 # A late tick moves a set-point by at most so many nominal periods (at full speed, if it is a
 # position that every tick sends).
 MAX_TICK_PERIODS = 3.0
@@ -382,6 +382,8 @@ class Dispatcher:
             passed = min(passed, room + _SAME_TIME)
             self._held_back = min(max(room - max(passed, 0.0), 0.0), MAX_HELD_BACK)
         dt = min(passed, MAX_TICK_PERIODS * nominal)
+        if 0.0 < silence - passed < _AS_LONG:  # what the stamps of the commands say
+            silence = passed
         names = tuple(c.name for c in self._embodiment.action)
         active = self._enabled and self._started
         if self._covers() and not paused:

@@ -7,13 +7,13 @@ times are that of the callback. Cyclone DDS does not say when a message was rece
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping
-import time
 from typing import Any
 
 from rclpy.clock import Clock, ClockType
 from rclpy.subscription import Subscription
 
 SUPPORTED = hasattr(Subscription, 'CallbackType')
+_wall = Clock(clock_type=ClockType.SYSTEM_TIME)
 
 
 def with_info(callback: Callable[[Any, Mapping[str, int]], None]) -> Callable[..., None]:
@@ -26,10 +26,8 @@ def with_info(callback: Callable[[Any, Mapping[str, int]], None]) -> Callable[..
     if SUPPORTED:
         return callback
 
-    clock = Clock(clock_type=ClockType.SYSTEM_TIME)
-
     def take(message: Any) -> None:
-        now = clock.now().nanoseconds
+        now = _wall.now().nanoseconds
         callback(message, {'source_timestamp': now, 'received_timestamp': now})
 
     return take
@@ -38,4 +36,4 @@ def with_info(callback: Callable[[Any, Mapping[str, int]], None]) -> Callable[..
 def seconds_waited(info: Mapping[str, int]) -> float:
     """Return how long a message waited for its callback; 0 if that is not known."""
     received = info['received_timestamp']
-    return max((time.time_ns() - received) * 1e-9, 0.0) if received else 0.0
+    return max((_wall.now().nanoseconds - received) * 1e-9, 0.0) if received else 0.0
