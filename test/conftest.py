@@ -6,8 +6,13 @@ import gc
 import importlib.util
 import os
 
+from hypothesis import settings
 import pytest
 import workers
+
+# How long an example takes says nothing about what is tested: the machine may stand still.
+settings.register_profile('unhurried', deadline=None)
+settings.load_profile('unhurried')
 
 # Before torch and rclpy are imported by any test module.
 os.environ.setdefault('OMP_NUM_THREADS', '1')
