@@ -7,13 +7,15 @@ to the first safe command (safety.py) in the observer's DDS; the total counts fr
 commands of all rows are held against the limits of the robot file beside that. Three rows have no
 such moment: with 30 % of the chunks lost, with every two chunks in wrong order, and on a machine
 that stands still for a moment again and again, the robot has to go on or hold. `--robot aloha`:
-two arms behind trajectory controllers instead of the R1 Lite's streams (arms.py).
+two arms behind trajectory controllers instead of the R1 Lite's streams (arms.py). A bare loop of
+sleeps beside, at the same priority, is the floor of what the machine can do.
 """
 
 from __future__ import annotations
 
 import argparse
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+import contextlib
 import itertools
 import json
 import math
@@ -28,7 +30,7 @@ from faster_vla_msgs.msg import DispatcherState
 from scripts.reliability import reporting
 from scripts.reliability.arms import ArmsBench
 from scripts.reliability.bench import Bench
-from scripts.reliability.processes import FIFO_HELP, take_domain, take_priority
+from scripts.reliability.processes import FIFO_HELP, Processes, take_domain, take_priority
 from scripts.reliability.rows import (
     ALLOWED,
     ALLOWED_TICKS,
@@ -50,6 +52,19 @@ GOES_ON = {
     'every two chunks swapped': 'reorder',
     STANDS_STILL: '',
 }
+
+
+@contextlib.contextmanager
+def floor(args: argparse.Namespace) -> Iterator[dict[str, Any]]:
+    """Give what will hold how far (ms) a bare loop of sleeps was off its period meanwhile."""
+    found: dict[str, Any] = {}
+    with Processes(args.domain) as processes:
+        out = processes.folder / 'floor.json'
+        module, arguments = 'scripts.reliability.sleeper', ['--out', str(out)]
+        processes.start('sleeper', module, arguments=arguments, fifo=args.fifo)
+        yield found
+        processes.end('sleeper')
+        found |= reporting.percentiles(json.loads(out.read_text(encoding='ascii')))
 
 
 def measure_row(bench: Bench, row: Row, repetitions: int) -> dict[str, Any]:
@@ -206,8 +221,9 @@ def main() -> int:
     def keep(result: dict[str, Any]) -> None:
         reporting.write('failures', merged(result, args.json), args.json, show=False)
 
-    with take_domain(args.domain):
-        result = merged(run(args, keep), args.json)
+    with take_domain(args.domain), floor(args) as off:
+        result = run(args, keep)
+    result = merged(result | {'floor_ms': off}, args.json)
     reporting.write('failures', result, args.json)
     drives_on = not (result.get('without_guard') or {'zeros': 0})['zeros']
     return int(not (all(r['met'] for r in result['rows']) and drives_on))

@@ -91,6 +91,11 @@ def failures(name: str = 'failures') -> str:
             f' Dispatcher killed without a guard: {without["zeros"]} zeros follow, the chassis is '
             f'left with {without["last_speed"]:g} m/s.'
         )
+    if floor := report.get('floor_ms'):
+        text += (
+            f' A bare loop of sleeps beside was off its 10 ms by {floor["p99"]:.1f} (p99), '
+            f'{floor["p999"]:.1f} (p99.9) and {floor["max"]:.1f} ms (at most).'
+        )
     commits = sorted({r['git_sha'] for r in report['rows']})
     if len(commits) > 1:
         of = {c: [r['event'] for r in report['rows'] if r['git_sha'] == c] for c in commits}
