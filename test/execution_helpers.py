@@ -124,6 +124,17 @@ class Rig:
         return self.run(seconds)[-1]
 
 
+class Rail(Rig):
+    """The toy, its arm driven by a controller that interpolates."""
+
+    def __init__(self, **changes):
+        """As a `Rig`, enabled."""
+        super().__init__(**changes)
+        self.dispatcher = Dispatcher(TOY, config(**changes), trajectories=['arm'])
+        self.feed()
+        self.dispatcher.enable(True, self.now)
+
+
 def column(ticks, name, index=0):
     """Return one commanded value over time, NaN where nothing was sent."""
     return np.array(

@@ -354,17 +354,26 @@ def test_feedback_whose_stamps_run_back_stops_the_robot_and_is_counted(make_rig)
     rig.until(lambda: rig.reset().success)
 
 
+class _SimulatedTime:
+    """Tells the time from `zero` on, and feedback by it."""
+
+    def __init__(self, rig):
+        self.zero, self._start = 5000.0, time.monotonic()
+        clock = rig.node.create_publisher(Clock, '/clock', 10)
+        _Driver(rig, self.now)
+        rig.node.create_timer(
+            0.01, lambda: clock.publish(Clock(clock=stamp_from_seconds(self.now())))
+        )
+
+    def now(self):
+        return self.zero + time.monotonic() - self._start
+
+
 def test_when_the_clock_is_set_back_feedback_counts_again_at_once(make_rig):
     rig = make_rig(use_sim_time=True, feedback_timeout=1000.0)
-    clock, start, zero = rig.node.create_publisher(Clock, '/clock', 10), time.monotonic(), 5000.0
-
-    def now():
-        return zero + time.monotonic() - start
-
-    _Driver(rig, now)
-    rig.node.create_timer(0.01, lambda: clock.publish(Clock(clock=stamp_from_seconds(now()))))
+    clock = _SimulatedTime(rig)
     rig.enable_when_ready()
-    zero = 100.0  # a simulation that begins anew
+    clock.zero = 100.0  # a simulation that begins anew
     rig.until(lambda: not rig.state.enabled)
     assert rig.state.message == 'the clock was set back: enable again'
     rig.until(lambda: rig.enable().success)
@@ -372,16 +381,10 @@ def test_when_the_clock_is_set_back_feedback_counts_again_at_once(make_rig):
 
 def test_a_clock_that_is_set_back_is_acted_on_without_waiting_for_the_next_tick(make_rig):
     rig = make_rig(use_sim_time=True, feedback_timeout=1000.0, dispatch_rate=0.5)
-    clock, start, zero = rig.node.create_publisher(Clock, '/clock', 10), time.monotonic(), 5000.0
-
-    def now():
-        return zero + time.monotonic() - start
-
-    _Driver(rig, now)
-    rig.node.create_timer(0.01, lambda: clock.publish(Clock(clock=stamp_from_seconds(now()))))
+    clock = _SimulatedTime(rig)
     rig.enable_when_ready()
     rig.spin(0.2)
-    zero, begun = 100.0, time.monotonic()
+    clock.zero, begun = 100.0, time.monotonic()
     rig.until(lambda: not rig.state.enabled)
     assert time.monotonic() - begun < 1.0  # the period is 2 s
 

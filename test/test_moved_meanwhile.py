@@ -1,21 +1,14 @@
 """Controllers that gave a trajectory up, or stand at its end and were moved since."""
 
-from execution_helpers import config, PERIOD, Rig, rows, TICK, TOY
+from execution_helpers import config, PERIOD, Rail, rows, TICK
 import numpy as np
 import pytest
 
-from faster_core.execution.dispatcher import Dispatcher
 from faster_core.execution.state import Action
 
 
-class Rail(Rig):
-    """The toy, its arm driven by a controller that interpolates; the robot is where that is."""
-
-    def __init__(self, **changes):
-        super().__init__(**changes)
-        self.dispatcher = Dispatcher(TOY, config(**changes), trajectories=['arm'])
-        self.feed()
-        self.dispatcher.enable(True, self.now)
+class Moved(Rail):
+    """Knows where the controller is by what it was sent."""
 
     def place(self):
         return self.dispatcher._motion.place('arm')
@@ -39,7 +32,7 @@ TURNS = {
 
 @pytest.mark.parametrize('turn', [*TURNS, 'no rows'])
 def test_what_was_moved_after_its_trajectory_has_ended_is_not_sent_back(turn):
-    rig = Rail()
+    rig = Moved()
     assert rig.send(to(0.2)).accepted
     assert rig.run(1.6)[0].trajectories
     assert rig.place() == pytest.approx([0.2, 0.0])
@@ -55,7 +48,7 @@ def test_what_was_moved_after_its_trajectory_has_ended_is_not_sent_back(turn):
 
 
 def test_a_stop_while_its_trajectory_is_followed_brakes():
-    rig = Rail()
+    rig = Moved()
     rig.send(to(0.2))
     rig.run(0.3)
     rig.dispatcher.stop(rig.now)
@@ -66,7 +59,7 @@ def test_a_stop_while_its_trajectory_is_followed_brakes():
 def test_the_next_chunk_begins_where_it_was_moved_to_or_at_the_end_if_it_is_found_near(
     found, begins
 ):
-    rig = Rail()
+    rig = Moved()
     rig.send(to(0.2))
     rig.run(1.2)
     rig.measured['arm'] = np.array(found)
@@ -77,7 +70,7 @@ def test_the_next_chunk_begins_where_it_was_moved_to_or_at_the_end_if_it_is_foun
 
 @pytest.mark.parametrize('pause', [0.1, 1.2])
 def test_after_an_enable_it_goes_on_from_the_end_only_while_feedback_may_lag(pause):
-    rig = Rail(stop_pub_timeout=5.0)
+    rig = Moved(stop_pub_timeout=5.0)
     rig.send(to(0.2))
     rig.run(1.0 + pause)
     lag = np.array([0.15, 0.0])
@@ -94,7 +87,7 @@ def test_after_an_enable_it_goes_on_from_the_end_only_while_feedback_may_lag(pau
 
 
 def test_a_controller_that_gave_up_gets_no_way_to_rest_and_the_next_begins_where_it_is_measured():
-    rig = Rail()
+    rig = Moved()
     rig.send(to(0.4))
     rig.run(0.5)
     blocked = np.array([0.02, 0.0])
@@ -114,7 +107,7 @@ def test_a_controller_that_gave_up_gets_no_way_to_rest_and_the_next_begins_where
 
 
 def test_a_controller_that_gives_up_once_more_after_a_stop_gets_no_way_either():
-    rig = Rail()
+    rig = Moved()
     rig.send(to(0.4))
     rig.run(0.5)
     rig.dispatcher.stop(rig.now)
@@ -123,7 +116,7 @@ def test_a_controller_that_gives_up_once_more_after_a_stop_gets_no_way_either():
 
 
 def test_what_was_not_sent_is_made_anew_by_the_next_tick_from_where_the_controller_is():
-    rig = Rail()
+    rig = Moved()
     rig.send(to(0.4))
     rig.run(0.3)
     place = rig.place()
@@ -137,7 +130,7 @@ def test_what_was_not_sent_is_made_anew_by_the_next_tick_from_where_the_controll
 
 
 def test_what_is_put_off_is_dropped_if_somebody_took_the_controller_meanwhile():
-    rig = Rail()
+    rig = Moved()
     rig.send(to(0.4))
     rig.run(0.3)
     rig.send(to(0.4), stamp=rig.now)
@@ -148,7 +141,7 @@ def test_what_is_put_off_is_dropped_if_somebody_took_the_controller_meanwhile():
 
 
 def test_what_is_put_off_is_dropped_if_the_controller_gave_up_meanwhile():
-    rig = Rail()
+    rig = Moved()
     rig.send(to(0.4))
     tick = rig.tick()
     rig.dispatcher.stop(rig.now, 'arm: there is no server', ['arm'])

@@ -2,7 +2,7 @@
 
 import dataclasses
 
-from execution_helpers import chunk, config, PERIOD, Rig, rows, START, TICK, TOY
+from execution_helpers import chunk, config, PERIOD, Rail, Rig, rows, START, TICK, TOY
 from hypothesis import example, given, settings
 from hypothesis import strategies as st
 import numpy as np
@@ -21,16 +21,6 @@ from faster_core.execution.trajectory import brake, follow, follow_all
 from faster_core.execution.warm_up import warm_up
 
 ARM = slice(0, 2)
-
-
-class Rail(Rig):
-    """The toy, its arm driven by a controller that interpolates."""
-
-    def __init__(self, **changes):
-        super().__init__(**changes)
-        self.dispatcher = Dispatcher(TOY, config(**changes), trajectories=['arm'])
-        self.feed()
-        self.dispatcher.enable(True, self.now)
 
 
 def limiter(position=(0.0, 0.0), velocity=(0.0, 0.0), **changes):
