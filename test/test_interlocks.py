@@ -21,6 +21,7 @@ from faster_vla_ros.action_dispatcher import NUM_ZEROS
 from faster_vla_ros.compat import message_info
 from faster_vla_ros.interlocks import estop as estop_module
 from faster_vla_ros.interlocks.any_topic import message_class
+from faster_vla_ros.interlocks.authority import Authority
 from faster_vla_ros.interlocks.estop import EmergencyStop
 from faster_vla_ros.interlocks.permit import Permit
 from faster_vla_ros.interlocks.takeover import PATIENCE, Takeover, UNKNOWN
@@ -185,6 +186,14 @@ def test_who_cannot_be_read_is_not_known_to_command():
         permit._take(message)
         assert permit.denied == denied
         assert bool(permit.reason) == (vars(message) != {'mode': 5})
+
+
+@pytest.mark.parametrize('denied', [False, True])
+def test_only_a_permit_that_is_denied_means_that_others_command(denied):
+    authority = Authority.__new__(Authority)
+    authority._takeover = types.SimpleNamespace(commands='')
+    authority._permit = types.SimpleNamespace(denied=denied, reason='why', unheard=False)
+    assert authority.others_command == denied
 
 
 def test_a_type_that_is_not_installed_is_named():

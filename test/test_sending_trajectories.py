@@ -1,5 +1,7 @@
 """When the dispatcher's node has its trajectories begin, and what it does if it is late."""
 
+import types
+
 import pytest
 
 pytest.importorskip('rclpy')
@@ -7,8 +9,9 @@ pytest.importorskip('faster_vla_msgs')
 
 from faster_core.execution.dispatcher import Dispatcher
 from faster_core.execution.state import Action
+from faster_vla_ros.action_dispatcher import ActionDispatcher
 from faster_vla_ros.outputs.wire import Wire
-from faster_vla_ros.sending import FIRST, LONGEST, LONGEST_STOP, MARGIN, STOP
+from faster_vla_ros.sending import FIRST, LONGEST, LONGEST_STOP, MARGIN, Sending, STOP
 
 pytestmark = pytest.mark.ros
 
@@ -58,3 +61,32 @@ def test_trajectories_begin_when_they_can_be_there_and_later_if_they_are_late(se
     # By the steady clock on a robot, whatever its clock does.
     assert all(passed == silence for silence, passed in ticks)
     assert sum(silence for silence, _ in ticks) > 0.1
+
+
+@pytest.mark.parametrize('late', [[], ['arm']])
+def test_what_was_not_sent_is_told_to_the_dispatcher_and_is_no_measure_of_sending(late):
+    told = []
+    dispatcher = types.SimpleNamespace(not_sent=told.append, put_off=None)
+    wire = types.SimpleNamespace(send=lambda *_: late)
+    sending = Sending(wire, dispatcher, lambda: None)
+    usual = dispatcher.sending_time
+    tick = types.SimpleNamespace(
+        trajectories={'arm': None}, state=types.SimpleNamespace(action=Action.FOLLOW)
+    )
+    assert sending.send(tick, None, lambda: 0.05) == late
+    assert told == ([late] if late else [])
+    assert (dispatcher.sending_time == usual) == bool(late)
+
+
+@pytest.mark.parametrize('component', ['arm', 'gripper'])
+def test_whose_trajectory_failed_is_told_to_the_dispatcher(component):
+    stops = []
+    node = types.SimpleNamespace(
+        get_logger=lambda: types.SimpleNamespace(error=lambda _: None),
+        dispatcher=types.SimpleNamespace(stop=lambda *given: stops.append(given)),
+        config=types.SimpleNamespace(trajectories=['arm']),
+        _authority=types.SimpleNamespace(taken_over_by=''),
+        _now=lambda: 5.0,
+    )
+    ActionDispatcher._on_goal_failure(node, component, 'why', True)
+    assert stops == [(5.0, 'why', ['arm'] if component == 'arm' else [])]
